@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+
+	"github.com/manifoldco/promptui"
+	"github.com/smallstep/cli-utils/ui"
+	"golang.org/x/term"
+)
+
+// The ways to ask a person. Each names the flag that makes the question
+// unnecessary: where nobody can be asked, that is the error.
+
+// ask asks for a line of text until validate accepts it.
+func ask(ctx context.Context, flag, question string, validate func(string) error) (string, error) {
+	return atTerminal(ctx, flag, func() (string, error) {
+		return ui.Prompt(printable(question), ui.WithPromptTemplates(promptTemplates()), ui.WithValidateFunc(validate))
+	})
+}
+
+// askPassword asks for a password, which is not shown.
+func askPassword(ctx context.Context, flag, question string) ([]byte, error) {
+	return atTerminal(ctx, flag, func() ([]byte, error) {
+		return ui.PromptPassword(printable(question))
+	})
+}
+
+// askChoice asks for one of several items and returns its index.
+func askChoice(ctx context.Context, flag, name, question string, items []string) (int, error) {
+	type item struct{ Name string }
+	shown := make([]item, len(items))
+	for i, s := range items {
+		shown[i].Name = printable(s)
+	}
+	return atTerminal(ctx, flag, func() (int, error) {
+		i, _, err := ui.Select(printable(question), shown, ui.WithSelectTemplates(selectTemplates(name)))
+		return i, err
+	})
+}
+
+// confirm asks for a yes or no.
+func confirm(ctx context.Context, flag, question string) (bool, error) {
+	return atTerminal(ctx, flag, func() (bool, error) {
+		return ui.PromptYesNo(printable(question)+" [y/n]", ui.WithPromptTemplates(promptTemplates()))
+	})
+}
+
+// atTerminal runs a prompt on the terminal, which may be another one than the
+// standard streams. A signal ends it and leaves the terminal as it was.
+func atTerminal[T any](ctx context.Context, flag string, prompt func() (T, error)) (T, error) {
+	var none T
+	tty, restore, err := openTerminal()
+	if err != nil {
+		return none, usagef("%s is missing, and there is no terminal to ask for it", flag)
+	}
+	defer restore()
+	// ui writes to os.Stderr, whatever that is at the time.
+	if !term.IsTerminal(int(os.Stderr.Fd())) {
+		defer func(stderr *os.File) { os.Stderr = stderr }(os.Stderr)
+		os.Stderr = tty
+	}
+	type result struct {
+		answer T
+		err    error
+	}
+	done := make(chan result, 1)
+	go func() {
+		answer, err := prompt()
+		done <- result{answer, err}
+	}()
+	select {
+	case <-ctx.Done():
+		return none, errInterrupted
+	case r := <-done:
+		switch {
+		case errors.Is(r.err, promptui.ErrInterrupt):
+			return none, errInterrupted
+		case r.err != nil:
+			return none, usagef("%s is missing: %w", flag, r.err)
+		}
+		return r.answer, nil
+	}
+}
+
+// promptTemplates are ui's, or the same without colour.
+func promptTemplates() *promptui.PromptTemplates {
+	if colored {
+		return ui.PromptTemplates()
+	}
+	return &promptui.PromptTemplates{
+		Prompt: "? {{ . }}: ", Valid: "✔ {{ . }}: ", Invalid: "✗ {{ . }}: ", Success: "✔ {{ . }}: ",
+	}
+}
+
+// selectTemplates are ui's, or the same without colour.
+func selectTemplates(name string) *promptui.SelectTemplates {
+	if colored {
+		return ui.NamedSelectTemplates(name)
+	}
+	return &promptui.SelectTemplates{
+		Label: "? {{ . }}: ", Active: "▸ {{ .Name }}", Inactive: "  {{ .Name }}", Selected: "✔ " + name + ": {{ .Name }}",
+	}
+}
