@@ -1,0 +1,399 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/hex"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/smallstep/certificates/pki"
+	"github.com/smallstep/cli-utils/step"
+	"github.com/urfave/cli"
+	"go.step.sm/crypto/pemutil"
+	"go.step.sm/crypto/x509util"
+)
+
+// options are what the command line, the environment and step's configuration
+// ask for, with everything checked that can be checked without the CA.
+type options struct {
+	serials         []string
+	certFiles       []string
+	keyFile         string
+	keyPasswordFile string
+	reason          string
+	reasonCode      reason
+
+	token                   *givenToken // --token or --token-file
+	provisioner             string
+	kid                     string
+	provisionerPasswordFile string
+	provisionerKey          string
+
+	offline        bool
+	caConfig       string
+	caPasswordFile string
+
+	caURL       *url.URL
+	roots       []*x509.Certificate // whom to trust, or
+	fingerprint string              // SHA-256 of the root, lower-case hexadecimal
+
+	force        bool
+	allowUnknown bool
+}
+
+// conflicts are the flags that exclude each other. Only the command line
+// counts: what the environment or defaults.json say gives way.
+var conflicts = [][2]string{
+	{"token", "token-file"},
+	{"token", "cert"}, {"token-file", "cert"},
+	{"token", "provisioner"}, {"token-file", "provisioner"},
+	{"token", "kid"}, {"token-file", "kid"},
+	{"token", "provisioner-password-file"}, {"token-file", "provisioner-password-file"},
+	{"token", "provisioner-key"}, {"token-file", "provisioner-key"},
+	{"token", "offline"}, {"token-file", "offline"},
+	{"key", "provisioner"}, {"key", "kid"}, {"key", "provisioner-password-file"}, {"key", "provisioner-key"},
+	{"offline", "ca-url"}, {"offline", "root"}, {"offline", "fingerprint"},
+}
+
+// conflictHints say more about a conflict than that there is one.
+var conflictHints = map[[2]string]string{
+	{"token", "offline"}:      "step-ca takes only tokens made after it has started, and --offline starts it",
+	{"token-file", "offline"}: "step-ca takes only tokens made after it has started, and --offline starts it",
+	{"offline", "ca-url"}:     "--offline opens the CA that --ca-config describes",
+}
+
+// requirements are the flags that mean nothing without another one.
+var requirements = [][2]string{
+	{"key", "cert"},
+	{"key-password-file", "key"},
+	{"ca-config", "offline"},
+	{"ca-password-file", "offline"},
+}
+
+// readOptions turns flags into options. given are the flags that stand on the
+// command line itself; what they ask for goes before what is inherited. All
+// errors are usage errors.
+func readOptions(ctx context.Context, c *cli.Context, given map[string]bool) (*options, error) {
+	if !c.Bool("offline") {
+		delete(given, "offline")
+	}
+	if err := checkFlags(c, given); err != nil {
+		return nil, err
+	}
+	o := &options{
+		serials:                 c.Args(),
+		certFiles:               c.StringSlice("cert"),
+		keyFile:                 c.String("key"),
+		keyPasswordFile:         c.String("key-password-file"),
+		reason:                  c.String("reason"),
+		provisioner:             c.String("provisioner"),
+		kid:                     c.String("kid"),
+		provisionerPasswordFile: c.String("provisioner-password-file"),
+		provisionerKey:          c.String("provisioner-key"),
+		offline:                 c.Bool("offline") && !isAny(given, "token", "token-file", "ca-url", "root", "fingerprint"),
+		caConfig:                c.String("ca-config"),
+		caPasswordFile:          c.String("ca-password-file"),
+		force:                   c.Bool("force"),
+		allowUnknown:            c.Bool("allow-unknown"),
+	}
+	var err error
+	if o.reasonCode, err = parseReason(c.String("reasonCode")); err != nil {
+		return nil, err
+	}
+	switch {
+	case o.keyFile != "" && len(o.certFiles) > 1:
+		return nil, usagef("--key goes with one --cert, not with %d", len(o.certFiles)).
+			hint("leave out --key to revoke several with a provisioner")
+	case o.keyFile != "" && len(o.serials) > 0:
+		return nil, usagef("--key goes with the certificate in --cert alone, not with serial numbers").
+			hint("leave out --key to revoke several with a provisioner")
+	}
+	if o.offline {
+		if o.caConfig == "" {
+			o.caConfig = step.CaConfigFile()
+		}
+		return o, nil
+	}
+	// A token from the environment gives way to other proof on the command line.
+	if !isAny(given, "cert", "provisioner", "kid", "provisioner-key", "provisioner-password-file") {
+		if o.token, err = readToken(c.String("token"), c.String("token-file"), given); err != nil {
+			return nil, err
+		}
+	}
+	return o, o.findCA(c, given)
+}
+
+// checkFlags finds flags on the command line that contradict each other.
+func checkFlags(c *cli.Context, given map[string]bool) error {
+	for _, pair := range conflicts {
+		if given[pair[0]] && given[pair[1]] {
+			err := usagef("--%s and --%s exclude each other", pair[0], pair[1])
+			if text, ok := conflictHints[pair]; ok {
+				return err.hint("%s", text)
+			}
+			return err
+		}
+	}
+	for _, pair := range requirements {
+		if given[pair[0]] && !c.IsSet(pair[1]) {
+			return usagef("--%s needs --%s", pair[0], pair[1])
+		}
+	}
+	for _, name := range mustHaveValue {
+		if given[name] && c.String(name) == "" {
+			return usagef("--%s has no value", name)
+		}
+	}
+	return nil
+}
+
+// mustHaveValue are the flags whose empty value is a mistake, most likely an
+// unset variable of a script.
+var mustHaveValue = []string{
+	"key", "key-password-file", "token", "token-file", "provisioner", "kid", "provisioner-password-file",
+	"provisioner-key", "ca-config", "ca-password-file", "ca-url", "root", "fingerprint", "context",
+}
+
+// findCA finds out which CA is meant and how to trust it. What stands on the
+// command line displaces what is inherited from the environment or from
+// defaults.json; a token's own address and fingerprint stand in between.
+func (o *options) findCA(c *cli.Context, given map[string]bool) error {
+	address, rootFile, fingerprint := c.String("ca-url"), c.String("root"), c.String("fingerprint")
+	defaultRoot := pki.GetRootCAPath()
+	if given["root"] || given["fingerprint"] {
+		rootFile, fingerprint = onlyIf(given["root"], rootFile), onlyIf(given["fingerprint"], fingerprint)
+		defaultRoot = ""
+	} else if given["ca-url"] && isOtherCA(address, inherited("ca-url")) {
+		rootFile, fingerprint, defaultRoot = "", "", ""
+	}
+	if t := o.token; t != nil && t.url != nil {
+		switch {
+		case given["ca-url"] && !sameHost(address, t.url):
+			return usagef("the token is for the CA at %s, not for %s", t.url.Host, address).
+				hint("the host in --ca-url must be the one in the token")
+		case address == "" || !sameHost(address, t.url):
+			address, rootFile, defaultRoot = t.url.String(), onlyIf(given["root"], rootFile), ""
+			fingerprint = onlyIf(given["fingerprint"], fingerprint)
+		}
+	}
+	if address == "" {
+		return usagef("--ca-url is missing").hint("name the CA with --ca-url, or run 'step ca bootstrap' once")
+	}
+	var err error
+	if o.caURL, err = parseURL(address); err != nil {
+		return err
+	}
+	if rootFile == "" && fingerprint == "" && defaultRoot != "" {
+		if _, err := os.Stat(defaultRoot); err == nil {
+			rootFile = defaultRoot
+		}
+	}
+	return o.findRoots(rootFile, fingerprint, given)
+}
+
+// findRoots settles whom to trust: the certificates in a file, or a root with
+// a fingerprint, which may be the one in the token.
+func (o *options) findRoots(rootFile, fingerprint string, given map[string]bool) (err error) {
+	if fingerprint != "" {
+		if o.fingerprint, err = parseFingerprint(fingerprint); err != nil {
+			return err
+		}
+	}
+	if rootFile != "" {
+		if o.roots, err = readRoots(rootFile); err != nil {
+			return err
+		}
+	}
+	if o.roots != nil && o.fingerprint != "" && !hasFingerprint(o.roots, o.fingerprint) {
+		if given["root"] && given["fingerprint"] {
+			return usagef("no certificate in %s has the fingerprint %s", rootFile, o.fingerprint).
+				hint("--root and --fingerprint must agree; one of them is enough")
+		}
+		o.fingerprint = ""
+	}
+	if t := o.token; t != nil && t.sha != "" {
+		switch {
+		case given["fingerprint"] && o.fingerprint != t.sha:
+			return usagef("the token's root fingerprint %s differs from --fingerprint", t.sha)
+		case given["root"] && !hasFingerprint(o.roots, t.sha):
+			return usagef("no certificate in %s has the token's root fingerprint %s", rootFile, t.sha)
+		case !hasFingerprint(o.roots, t.sha):
+			o.roots, o.fingerprint = nil, t.sha
+		}
+	}
+	if o.roots == nil && o.fingerprint == "" {
+		return usagef("there is no root certificate to trust %s with", o.caURL).
+			hint("use --root FILE or --fingerprint HEX")
+	}
+	return nil
+}
+
+// inherited is the value of a flag apart from the command line.
+func inherited(name string) string {
+	if v, ok := os.LookupEnv("STEP_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))); ok {
+		return v
+	}
+	config, err := step.Contexts().GetConfig()
+	if err != nil {
+		return ""
+	}
+	v, _ := config[name].(string)
+	return v
+}
+
+// isOtherCA tells whether an address is another one than the inherited one.
+func isOtherCA(address, inherited string) bool {
+	a, errA := parseURL(address)
+	b, errB := parseURL(inherited)
+	return errA == nil && errB == nil && a.String() != b.String()
+}
+
+// sameHost tells whether an address has the host of u. Ports do not count, as
+// they do not for step-ca (authority/config, Config.GetAudiences).
+func sameHost(address string, u *url.URL) bool {
+	a, err := parseURL(address)
+	return err == nil && a.Hostname() == strings.ToLower(u.Hostname())
+}
+
+// parseURL reads the address of a CA: an HTTPS URL, or a host with or without
+// a port. The host is brought into lower case, as step-ca compares it, and a
+// path is dropped.
+func parseURL(s string) (*url.URL, error) {
+	full := s
+	if !strings.Contains(full, "://") {
+		full = "https://" + full
+	}
+	u, err := url.Parse(full)
+	switch {
+	case err != nil || u.Hostname() == "":
+		return nil, usagef("%q is not the URL of a CA", s).hint("write https://HOST:PORT")
+	case !strings.EqualFold(u.Scheme, "https"):
+		return nil, usagef("%s is not an HTTPS URL", u.Redacted()).hint("step-ca serves HTTPS: write https://%s", u.Host)
+	case u.User != nil:
+		return nil, usagef("%s holds a user name", u.Redacted()).hint("write https://%s", u.Host)
+	}
+	host := strings.ToLower(u.Host)
+	if u.Port() == "443" {
+		host = strings.TrimSuffix(host, ":443")
+	}
+	return &url.URL{Scheme: "https", Host: strings.TrimSuffix(host, ":")}, nil
+}
+
+// parseFingerprint reads a SHA-256 fingerprint: hexadecimal, in either case,
+// with or without colons.
+func parseFingerprint(s string) (string, error) {
+	sum := strings.ToLower(strings.ReplaceAll(strings.TrimSpace(s), ":", ""))
+	if b, err := hex.DecodeString(sum); err != nil || len(b) != 32 {
+		return "", usagef("%q is not a SHA-256 fingerprint", clip(s, 100)).
+			hint("'step certificate fingerprint root_ca.crt' prints it: 64 hexadecimal digits")
+	}
+	return sum, nil
+}
+
+func readRoots(file string) ([]*x509.Certificate, error) {
+	roots, err := pemutil.ReadCertificateBundle(file)
+	if err != nil {
+		return nil, usagef("reading root certificates: %w", err).hint("--root names a PEM file with the CA's root certificate")
+	}
+	return roots, nil
+}
+
+func hasFingerprint(certs []*x509.Certificate, sum string) bool {
+	return slices.ContainsFunc(certs, func(c *x509.Certificate) bool { return x509util.Fingerprint(c) == sum })
+}
+
+// isAny tells whether one of the flags is given.
+func isAny(given map[string]bool, names ...string) bool {
+	return slices.ContainsFunc(names, func(name string) bool { return given[name] })
+}
+
+// onlyIf returns s if the condition holds.
+func onlyIf(condition bool, s string) string {
+	if condition {
+		return s
+	}
+	return ""
+}
+
+// useContext puts the named context in force. Without a name it is the current
+// one, the only one, or the one that the user chooses.
+func useContext(ctx context.Context, name string) error {
+	contexts := step.Contexts()
+	var names []string
+	for _, c := range contexts.ListAlphabetical() {
+		names = append(names, c.Name)
+	}
+	switch {
+	case name != "":
+		if !slices.Contains(names, name) {
+			return usagef("there is no context %q", name).hint("contexts are: %s", listOf(names))
+		}
+	case contexts.GetCurrent() != nil || len(names) == 0:
+		return nil
+	case len(names) == 1:
+		name = names[0]
+		saySelected("Context", name)
+	default:
+		i, err := askChoice(ctx, "--context", "Context", "Which context do you want to use?", names)
+		if err != nil {
+			return err
+		}
+		name = names[i]
+	}
+	if err := contexts.SetCurrent(name); err != nil {
+		return usagef("reading the context %q: %w", name, err)
+	}
+	return nil
+}
+
+// listOf joins names for a hint.
+func listOf(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
+}
+
+// flagsFirst moves flags before the arguments, which is where package flag
+// looks for them, and tells which flags there are, by their first name. It does
+// what urfave/cli does itself for commands, but knows which flags take a value.
+// A number behind a dash is an argument.
+func flagsFirst(flags []cli.Flag, args []string) (sorted []string, given map[string]bool) {
+	given = map[string]bool{}
+	var rest []string
+	for i := 0; i < len(args); i++ {
+		arg := args[i]
+		if arg == "--" {
+			rest = append(rest, args[i+1:]...)
+			break
+		}
+		name := strings.TrimLeft(arg, "-")
+		if name == arg || name == "" || name[0] >= '0' && name[0] <= '9' {
+			rest = append(rest, arg)
+			continue
+		}
+		sorted = append(sorted, arg)
+		name, _, hasValue := strings.Cut(name, "=")
+		first, isBool, known := findFlag(flags, name)
+		given[first] = known
+		if known && !isBool && !hasValue && i+1 < len(args) {
+			i++
+			sorted = append(sorted, args[i])
+		}
+	}
+	return append(append(sorted, "--"), rest...), given
+}
+
+// findFlag looks a flag up by any of its names.
+func findFlag(flags []cli.Flag, name string) (first string, isBool, known bool) {
+	for _, f := range flags {
+		names := strings.Split(f.GetName(), ", ")
+		if slices.Contains(names, name) {
+			return names[0], !f.(cli.DocGenerationFlag).TakesValue(), true
+		}
+	}
+	return name, false, false
+}

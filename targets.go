@@ -1,0 +1,211 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"math/big"
+	"os"
+	"slices"
+	"time"
+
+	"go.step.sm/crypto/pemutil"
+)
+
+// A target is one certificate to revoke.
+type target struct {
+	serial *big.Int
+	cert   *x509.Certificate // nil where only the serial number is known
+	source string            // where it comes from, for messages
+}
+
+// readTargets reads and checks everything that is to be revoked. A certificate
+// that is named twice is one target.
+func readTargets(ctx context.Context, o *options) ([]*target, error) {
+	var targets []*target
+	seen := map[string]bool{}
+	add := func(t *target) {
+		if key := t.serial.String(); !seen[key] {
+			seen[key] = true
+			targets = append(targets, t)
+		}
+	}
+	// Certificates first: where one is also named by number, more is known of it.
+	for _, file := range o.certFiles {
+		cert, err := readCertificate(file)
+		if err != nil {
+			return nil, err
+		}
+		add(&target{cert.SerialNumber, cert, file})
+	}
+	if len(o.serials) == 0 && len(o.certFiles) == 0 {
+		serial, err := ask(ctx, "a serial number or --cert", "What is the serial number of the certificate to revoke? (`step certificate inspect FILE` shows it)",
+			func(s string) error { _, err := parseSerial(s); return err })
+		if err != nil {
+			return nil, err
+		}
+		o.serials = []string{serial}
+	}
+	for _, arg := range o.serials {
+		serial, err := parseSerial(arg)
+		if err != nil {
+			return nil, err
+		}
+		if serial.BitLen() < minSerialBits && !o.allowUnknown {
+			return nil, usagef("the serial number %s is too small for an X.509 certificate of step-ca, whose serial numbers are 128 random bits", serial).
+				hint("for an SSH certificate use 'step ssh revoke'; if it really is an X.509 certificate of this CA, add --allow-unknown")
+		}
+		add(&target{serial: serial, source: arg})
+	}
+	return targets, nil
+}
+
+// readCertificate reads the first certificate of a file, which must not be one
+// of a CA.
+func readCertificate(file string) (*x509.Certificate, error) {
+	certs, err := readBundle(file)
+	if err != nil {
+		return nil, err
+	}
+	if certs[0].IsCA {
+		return nil, usagef("the first certificate in %s is that of a CA (%s)", file, certs[0].Subject).
+			hint("step-ca revokes the certificates that it issues, not those of CAs")
+	}
+	return certs[0], nil
+}
+
+// readBundle reads all certificates of a file. Its errors say what is in the
+// file instead, but never show it: it may be a key.
+func readBundle(file string) ([]*x509.Certificate, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, usagef("reading the certificate: %w", err)
+	}
+	certs, err := pemutil.ParseCertificateBundle(data)
+	if err == nil {
+		return certs, nil
+	}
+	block, _ := pem.Decode(data)
+	switch {
+	case len(bytes.TrimSpace(data)) == 0:
+		return nil, usagef("%s is empty", file)
+	case block == nil:
+		return nil, usagef("%s is not a certificate", file).hint("--cert names a PEM file")
+	case block.Type == "CERTIFICATE":
+		return nil, usagef("the certificate in %s is malformed", file)
+	}
+	return nil, usagef("%s holds no certificate but a %s", file, block.Type).hint("--cert names a PEM file with a certificate in it")
+}
+
+// clientCertificate is the certificate of --cert with the key of --key, for
+// mTLS. The rest of the certificate's file goes with it as its chain.
+func clientCertificate(ctx context.Context, o *options) (*tls.Certificate, error) {
+	file := o.certFiles[0]
+	certs, err := readBundle(file)
+	if err != nil {
+		return nil, err
+	}
+	leaf := certs[0]
+	switch now := time.Now(); {
+	case now.After(leaf.NotAfter):
+		return nil, usagef("the certificate in %s expired at %s and cannot authorize its own revocation", file, leaf.NotAfter.UTC().Format(time.RFC3339)).
+			hint("leave out --key to revoke it with a provisioner")
+	case now.Before(leaf.NotBefore):
+		return nil, usagef("the certificate in %s is not valid before %s", file, leaf.NotBefore.UTC().Format(time.RFC3339)).
+			hint("check the clock, or leave out --key to revoke it with a provisioner")
+	}
+	key, err := readKey(ctx, o.keyFile, o.keyPasswordFile, "--key-password-file")
+	if err != nil {
+		return nil, err
+	}
+	public, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool })
+	if !ok || !public.Equal(leaf.PublicKey) {
+		return nil, usagef("the key in %s does not belong to the certificate in %s", o.keyFile, file)
+	}
+	client := &tls.Certificate{PrivateKey: key, Leaf: leaf}
+	for _, c := range certs {
+		client.Certificate = append(client.Certificate, c.Raw)
+	}
+	return client, nil
+}
+
+// readKey reads a private key in PEM and asks for its password if it needs one.
+func readKey(ctx context.Context, file, passwordFile, passwordFlag string) (crypto.Signer, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, usagef("reading the private key: %w", err)
+	}
+	var notAsked error
+	opts := []pemutil.Options{pemutil.WithFilename(file), pemutil.WithFirstBlock(),
+		pemutil.WithPasswordPrompt("Please enter the password to decrypt "+file, func(question string) (password []byte, err error) {
+			password, notAsked = askPassword(ctx, passwordFlag, question)
+			return password, notAsked
+		})}
+	if passwordFile != "" {
+		password, err := readPassword(passwordFile)
+		if err != nil {
+			return nil, err
+		}
+		opts = append(opts, pemutil.WithPassword(password))
+	}
+	key, err := pemutil.ParseKey(data, opts...)
+	switch {
+	case notAsked != nil:
+		return nil, notAsked
+	case errors.Is(err, x509.IncorrectPasswordError):
+		return nil, usagef("the password of the key in %s is wrong", file)
+	case err != nil:
+		return nil, usagef("%s is not a private key that can be read: %w", file, err)
+	}
+	signer, ok := key.(crypto.Signer)
+	if !ok {
+		return nil, usagef("%s holds no private key that can sign", file)
+	}
+	return signer, nil
+}
+
+// readPassword reads a password from a file; white space at its end is not
+// part of it, as with step.
+func readPassword(file string) ([]byte, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, usagef("reading the password: %w", err)
+	}
+	password := bytes.TrimRight(data, " \t\r\n\v\f")
+	if len(password) == 0 {
+		return nil, usagef("the password file %s is empty", file)
+	}
+	return password, nil
+}
+
+// checkIssued makes sure that the CA has issued every certificate in hand.
+// Whether it has expired does not matter.
+func checkIssued(ctx context.Context, o *options, ca authority, targets []*target) error {
+	if o.allowUnknown || !slices.ContainsFunc(targets, func(t *target) bool { return t.cert != nil }) {
+		return nil
+	}
+	issuers, err := ca.Issuers(ctx)
+	if err != nil {
+		return err
+	}
+	for _, t := range targets {
+		if t.cert != nil && !issuedByAny(t.cert, issuers) {
+			return failf("the certificate in %s was not issued by this CA but by %q", t.source, t.cert.Issuer).
+				hint("revoke it at its own CA; --allow-unknown tries it here all the same")
+		}
+	}
+	return nil
+}
+
+func issuedByAny(cert *x509.Certificate, issuers []*x509.Certificate) bool {
+	for _, issuer := range issuers {
+		if bytes.Equal(cert.RawIssuer, issuer.RawSubject) && cert.CheckSignatureFrom(issuer) == nil {
+			return true
+		}
+	}
+	return false
+}
