@@ -1,0 +1,347 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/smallstep/certificates/api"
+	"github.com/smallstep/certificates/authority/provisioner"
+	"github.com/smallstep/certificates/ca"
+	"github.com/smallstep/certificates/errs"
+)
+
+const (
+	connectTimeout = 5 * time.Second  // for a TCP connection and again for TLS
+	requestTimeout = 30 * time.Second // for one request and its answer
+	maxAnswer      = 16 << 20         // bytes that are read of one answer
+)
+
+// online is a CA that is reached over HTTPS, on one connection for the run.
+type online struct {
+	url    *url.URL
+	client *ca.Client
+	http   *http.Client // for what client cannot do, on the same connection
+	roots  []*x509.Certificate
+	chains *atomic.Pointer[[][]*x509.Certificate] // of the CA's own certificate
+}
+
+// newOnline prepares the connection to a CA. Only to fetch a root certificate
+// by its fingerprint does it contact the CA.
+func newOnline(ctx context.Context, o *options, clientCert *tls.Certificate) (*online, error) {
+	saySelected("CA", o.caURL.String())
+	roots := o.roots
+	if roots == nil {
+		root, err := fetchRoot(ctx, o)
+		if err != nil {
+			return nil, err
+		}
+		roots = []*x509.Certificate{root}
+	}
+	pool := x509.NewCertPool()
+	for _, root := range roots {
+		pool.AddCert(root)
+	}
+	var chains atomic.Pointer[[][]*x509.Certificate]
+	config := &tls.Config{
+		RootCAs:    pool,
+		MinVersion: tls.VersionTLS12,
+		VerifyConnection: func(state tls.ConnectionState) error {
+			chains.Store(&state.VerifiedChains)
+			return nil
+		},
+	}
+	if clientCert != nil {
+		// Whatever issuers the CA names as acceptable: it shall say what it
+		// thinks of this certificate, not that there is none.
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return clientCert, nil }
+	}
+	transport := guard{&http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		DialContext:         (&net.Dialer{Timeout: connectTimeout}).DialContext,
+		TLSHandshakeTimeout: connectTimeout,
+		TLSClientConfig:     config,
+		ForceAttemptHTTP2:   true,
+	}}
+	client, err := ca.NewClient(o.caURL.String(), ca.WithTransport(transport), ca.WithTimeout(requestTimeout))
+	if err != nil {
+		return nil, usagef("preparing the connection to %s: %w", o.caURL, err)
+	}
+	return &online{o.caURL, client, &http.Client{Transport: transport, Timeout: requestTimeout}, roots, &chains}, nil
+}
+
+// fetchRoot fetches the root certificate that has the fingerprint in the
+// options; ca.Client checks that it has. Nothing secret is sent.
+func fetchRoot(ctx context.Context, o *options) (*x509.Certificate, error) {
+	// This client's transport is not used: Root connects on its own.
+	client, err := ca.NewClient(o.caURL.String(), ca.WithTransport(http.DefaultTransport))
+	if err != nil {
+		return nil, usagef("preparing the connection to %s: %w", o.caURL, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	root, err := client.RootWithContext(ctx, o.fingerprint)
+	if err != nil {
+		return nil, unreachable(o.caURL, "asked for the root certificate with the fingerprint "+o.fingerprint, err)
+	}
+	return root.RootPEM.Certificate, nil
+}
+
+// Audience is the audience of tokens for this CA. The port does not count.
+func (o *online) Audience() string { return o.url.JoinPath("1.0", "revoke").String() }
+
+// Provisioners lists the CA's provisioners, page by page.
+func (o *online) Provisioners(ctx context.Context) (provisioner.List, error) {
+	var all provisioner.List
+	cursor := ""
+	for {
+		page, err := o.client.ProvisionersWithContext(ctx, ca.WithProvisionerCursor(cursor), ca.WithProvisionerLimit(100))
+		if err != nil {
+			return nil, unreachable(o.url, "asked for its provisioners", err)
+		}
+		all = append(all, page.Provisioners...)
+		if cursor = page.NextCursor; cursor == "" {
+			return all, nil
+		}
+	}
+}
+
+// Issuers are the certificates that this CA issues with: its intermediates and
+// the roots. A CA that does not list its intermediates (an older step-ca, or a
+// registration authority) shows them in the chain of its own certificate.
+func (o *online) Issuers(ctx context.Context) ([]*x509.Certificate, error) {
+	const asked = "asked for its intermediate certificates"
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, o.url.JoinPath("1.0", "intermediates").String(), http.NoBody)
+	if err != nil {
+		return nil, unreachable(o.url, asked, err)
+	}
+	req.Header.Set("User-Agent", ca.UserAgent)
+	resp, err := o.http.Do(req)
+	if err == nil && resp.StatusCode < http.StatusBadRequest {
+		defer resp.Body.Close()
+		var list api.IntermediatesResponse
+		if err := json.NewDecoder(resp.Body).Decode(&list); err != nil {
+			return nil, unreachable(o.url, asked, err)
+		}
+		issuers := slices.Clone(o.roots)
+		for _, c := range list.Certificates {
+			issuers = append(issuers, c.Certificate)
+		}
+		return issuers, nil
+	}
+	if err == nil {
+		resp.Body.Close()
+	} else if _, ok := asAnswer(err); !ok {
+		return nil, unreachable(o.url, asked, err)
+	}
+	issuers := slices.Clone(o.roots)
+	for _, chain := range *o.chains.Load() {
+		issuers = append(issuers, chain[1:]...)
+	}
+	return issuers, nil
+}
+
+// Open has nothing to open: a CA that is online does not tell which serial
+// numbers it knows.
+func (o *online) Open(context.Context, []*target) error { return nil }
+
+// Touched is always true: whatever fails with this CA has contacted it.
+func (o *online) Touched() bool { return true }
+
+// Close lets go of the connection.
+func (o *online) Close(context.Context) error {
+	o.http.CloseIdleConnections()
+	return nil
+}
+
+// Revoke sends one revocation. The CA has confirmed it only if the error is nil.
+func (o *online) Revoke(ctx context.Context, req *api.RevokeRequest) error {
+	// From here on an error may hide a success.
+	var sent atomic.Bool
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { sent.Store(true) }})
+	resp, err := o.client.RevokeWithContext(ctx, req, nil)
+	switch {
+	case err == nil && resp.Status == "ok":
+		return nil
+	case err == nil:
+		return noAnswer{fmt.Errorf("the answer of the CA is no confirmation (its status is %q)", clip(resp.Status, 64))}
+	}
+	if answer, ok := asAnswer(err); ok {
+		return answer.explain()
+	}
+	var redirect *redirectError
+	if sent.Load() && !errors.As(err, &redirect) {
+		return noAnswer{fmt.Errorf("the connection ended before the answer: %w", cause(err))}
+	}
+	return unreachable(o.url, "asked to revoke", err)
+}
+
+// An answer is a refusal of the CA, or of something in front of it.
+type answer struct {
+	status    int
+	text      string
+	requestID string
+}
+
+func (a *answer) Error() string {
+	s := strings.TrimSuffix(a.text, ".") + fmt.Sprintf(" (HTTP %d", a.status)
+	if a.requestID != "" {
+		s += ", request ID " + a.requestID
+	}
+	return s + ")"
+}
+
+// asAnswer finds the answer of a CA in an error: step-ca's own JSON or, from
+// guard, what is not JSON.
+func asAnswer(err error) (*answer, bool) {
+	var plain *answer
+	if errors.As(err, &plain) {
+		return plain, true
+	}
+	var api *errs.Error
+	if errors.As(err, &api) {
+		return &answer{api.Status, api.Error(), api.RequestID}, true
+	}
+	return nil, false
+}
+
+// explain turns a refusal into what it means, where that is known. The texts
+// and codes are those of step-ca's authority/tls.go, Authority.Revoke.
+func (a *answer) explain() error {
+	switch {
+	case a.status == http.StatusBadRequest && strings.Contains(a.text, "is already revoked"):
+		return errAlreadyRevoked
+	case a.status == http.StatusBadRequest && strings.Contains(a.text, "client certificate"):
+		return (&problem{error: a, code: exitFailed}).
+			hint("the CA did not see the certificate: something between here and the CA may end TLS; revoke with a provisioner instead, without --key")
+	case a.status == http.StatusUnauthorized:
+		return (&problem{error: a, code: exitFailed}).
+			hint("the clock here or on the CA may be off").
+			hint("the host in --ca-url may not be one of the CA's dnsNames").
+			hint("the CA may have restarted after the token was made").
+			hint("the token may have been used before: each works once")
+	case a.status == http.StatusNotImplemented:
+		return (&problem{error: a, code: exitFailed}).
+			hint("this CA has no database and cannot revoke: see \"db\" in its ca.json")
+	case a.status >= http.StatusInternalServerError:
+		return noAnswer{(&problem{error: a, code: exitFailed}).
+			hint("a CA that builds a CRL with each revocation may have stored this one before it failed")}
+	}
+	return a
+}
+
+// unreachable explains why a CA could not be reached, or did not do what it was
+// asked.
+func unreachable(u *url.URL, asked string, err error) *problem {
+	if errors.Is(err, context.Canceled) {
+		return errInterrupted
+	}
+	if a, ok := asAnswer(err); ok {
+		return failf("the CA at %s was %s and answered: %w", u, asked, a).hint("is this the address of a step-ca?")
+	}
+	var redirect *redirectError
+	if errors.As(err, &redirect) {
+		return failf("the CA at %s was %s and answered with %w", u, asked, redirect).
+			hint("redirects are not followed, so that a token goes nowhere else: use the CA's own address")
+	}
+	var (
+		p        = failf("the CA at %s cannot be reached: %w", u, cause(err))
+		unknown  x509.UnknownAuthorityError
+		hostname x509.HostnameError
+		invalid  x509.CertificateInvalidError
+		record   tls.RecordHeaderError
+		alert    tls.AlertError
+		dns      *net.DNSError
+	)
+	switch {
+	case errors.As(err, &unknown):
+		return p.hint("its certificate does not come from the root that is trusted: check --root, --fingerprint and --ca-url")
+	case errors.As(err, &hostname):
+		return p.hint("use a name that is in the CA's certificate (dnsNames in its ca.json)")
+	case errors.As(err, &invalid):
+		return p.hint("check the clock here and on the CA")
+	case errors.As(err, &record), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
+		return p.hint("what listens there does not speak TLS")
+	case errors.As(err, &alert):
+		return p.hint("the CA ended the TLS handshake: it may not accept the certificate in --cert")
+	case errors.As(err, &dns):
+		return p.hint("check the host name in --ca-url")
+	case strings.Contains(err.Error(), "fingerprint does not match"):
+		return p.hint("'step certificate fingerprint root_ca.crt' prints the right one on the CA's host")
+	}
+	return p.hint("check that the CA is running and that --ca-url is right")
+}
+
+// cause strips an error of what its wrappers say about the request.
+func cause(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op
+	}
+	for inner := errors.Unwrap(err); inner != nil && strings.HasPrefix(err.Error(), "client "); inner = errors.Unwrap(err) {
+		err = inner
+	}
+	return err
+}
+
+// A guard is a transport that keeps to one host, reads a bounded answer, and
+// does not lose the status of one that is not JSON.
+type guard struct{ base *http.Transport }
+
+func (g guard) CloseIdleConnections() { g.base.CloseIdleConnections() }
+
+func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := g.base.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	if location := resp.Header.Get("Location"); resp.StatusCode/100 == 3 {
+		resp.Body.Close()
+		return nil, &redirectError{resp.StatusCode, location}
+	}
+	if resp.StatusCode < http.StatusBadRequest {
+		resp.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.LimitReader(resp.Body, maxAnswer), resp.Body}
+		return resp, nil
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	resp.Body.Close()
+	if err != nil {
+		body = nil
+	}
+	var parsed errs.ErrorResponse
+	if json.Unmarshal(body, &parsed) != nil || parsed.Status == 0 {
+		text := strings.Join(strings.Fields(clip(string(body), 200)), " ")
+		if text == "" {
+			text = http.StatusText(resp.StatusCode)
+		}
+		return nil, &answer{resp.StatusCode, text, resp.Header.Get("X-Request-Id")}
+	}
+	resp.Body = io.NopCloser(bytes.NewReader(body))
+	return resp, nil
+}
+
+// A redirectError is a redirect, which is never followed.
+type redirectError struct {
+	status   int
+	location string
+}
+
+func (r *redirectError) Error() string {
+	return fmt.Sprintf("a redirect to %q (HTTP %d)", clip(r.location, 200), r.status)
+}
