@@ -1,0 +1,346 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"strings"
+
+	"github.com/smallstep/certificates/api"
+	authoritypkg "github.com/smallstep/certificates/authority"
+	"github.com/smallstep/certificates/authority/admin"
+	adminnosql "github.com/smallstep/certificates/authority/admin/db/nosql"
+	"github.com/smallstep/certificates/authority/config"
+	"github.com/smallstep/certificates/authority/provisioner"
+	casapi "github.com/smallstep/certificates/cas/apiv1"
+	"github.com/smallstep/certificates/db"
+	"github.com/smallstep/certificates/errs"
+	"github.com/smallstep/nosql"
+	kmsapi "go.step.sm/crypto/kms/apiv1"
+	"go.step.sm/crypto/kms/softkms"
+	"go.step.sm/crypto/pemutil"
+)
+
+// offline is the CA's own authority, run in this process on the CA's database.
+// It uses no network and no device, and of the CA's keys only the one that
+// signs CRLs, if it signs any.
+type offline struct {
+	options *options
+	client  *x509.Certificate // authorizes itself, or nil
+	config  *config.Config
+	crl     *config.CRLConfig // config's own is taken out: one CRL is built at the end
+	roots   []*x509.Certificate
+	chain   []*x509.Certificate // the issuing certificate and its intermediates
+
+	signer    crypto.Signer // signs the CRL, or nil
+	noSigner  error         // why there is none
+	database  nosql.DB
+	authority *authoritypkg.Authority
+	touched   bool // the database was opened
+	revoked   bool // something was revoked, now or before
+}
+
+// newOffline reads the CA's configuration and makes sure that nothing but the
+// database is left to open. All its errors are usage errors.
+func newOffline(o *options, client *tls.Certificate) (*offline, error) {
+	saySelected("CA", "offline, "+o.caConfig)
+	if !debugging {
+		log.SetOutput(io.Discard) // the authority's own log
+	}
+	cfg, err := config.LoadConfiguration(o.caConfig)
+	if err != nil {
+		return nil, usagef("reading the CA's configuration: %w", err).hint("--ca-config names the CA's ca.json, --context the context that it is in")
+	}
+	if err := checkConfig(cfg); err != nil {
+		return nil, fmt.Errorf("%s: %w", o.caConfig, err)
+	}
+	f := &offline{options: o, config: cfg, crl: cfg.CRL}
+	if client != nil {
+		f.client = client.Leaf
+	}
+	for _, file := range cfg.Root {
+		roots, err := pemutil.ReadCertificateBundle(file)
+		if err != nil {
+			return nil, usagef("reading the CA's root certificate: %w", err)
+		}
+		f.roots = append(f.roots, roots...)
+	}
+	if f.chain, err = pemutil.ReadCertificateBundle(cfg.IntermediateCert); err != nil {
+		return nil, usagef("reading the CA's intermediate certificate: %w", err)
+	}
+	return f, checkDatabaseFiles(cfg.DB)
+}
+
+// checkConfig finds what makes a CA unfit for revoking without it.
+func checkConfig(cfg *config.Config) error {
+	ra := cfg.AuthorityConfig.Options
+	switch err := cfg.Validate(); {
+	case err != nil:
+		return usagef("the configuration is invalid: %w", err)
+	case cfg.DB == nil:
+		return usagef("the CA has no database (\"db\"), and step-ca cannot revoke without one")
+	case !ra.Is(casapi.SoftCAS):
+		return usagef("this is a registration authority (%s), and its certificates are revoked by the CA behind it", casapi.Type(ra.Type)).
+			hint("revoke online, without --offline")
+	case strings.EqualFold(cfg.AuthorityConfig.DeploymentType, "linked"):
+		return usagef("this is a linked CA, which keeps its revocations elsewhere").hint("revoke online, without --offline")
+	}
+	return nil
+}
+
+// Audience is the audience of tokens for this CA.
+func (f *offline) Audience() string { return f.config.GetAudiences().Revoke[1] }
+
+// Issuers are the certificates that this CA issues with.
+func (f *offline) Issuers(context.Context) ([]*x509.Certificate, error) {
+	return append(append([]*x509.Certificate{}, f.chain...), f.roots...), nil
+}
+
+// Provisioners lists the CA's provisioners. With remote management they are in
+// the database, which is closed again before the next question is asked.
+func (f *offline) Provisioners(ctx context.Context) (list provisioner.List, err error) {
+	if !f.config.AuthorityConfig.EnableAdmin {
+		return f.config.AuthorityConfig.Provisioners, nil
+	}
+	f.touched = true
+	database, err := openDatabase(f.config.DB)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = cmp.Or(err, closeDatabase(database)) }()
+	return managedProvisioners(ctx, database)
+}
+
+// managedProvisioners reads the provisioners of remote management. A database
+// without any is not the CA's: step-ca would fill it.
+func managedProvisioners(ctx context.Context, database nosql.DB) (provisioner.List, error) {
+	if entries, err := database.List([]byte("provisioners")); err != nil || len(entries) == 0 {
+		return nil, failf("the CA's database holds no provisioners, although remote management is on").
+			hint("check \"db\" in ca.json: this looks like a new database, not like the CA's")
+	}
+	admins, err := adminnosql.New(database, admin.DefaultAuthorityID)
+	if err != nil {
+		return nil, failf("reading the provisioners: %w", err)
+	}
+	stored, err := admins.GetProvisioners(ctx)
+	if err != nil {
+		return nil, failf("reading the provisioners: %w", err)
+	}
+	var list provisioner.List
+	for _, s := range stored {
+		p, err := authoritypkg.ProvisionerToCertificates(s)
+		if err != nil {
+			return nil, failf("reading the provisioner %q: %w", s.GetName(), err)
+		}
+		list = append(list, p)
+	}
+	return list, nil
+}
+
+// prepareCRL gets the key that signs CRLs, if there are any to sign. Where the
+// key cannot be had the run goes on without it; only a wrong password ends it.
+func (f *offline) prepareCRL(ctx context.Context) error {
+	if !f.crl.IsEnabled() {
+		return nil
+	}
+	kmsType, err := kmsapi.TypeOf(f.config.IntermediateKey)
+	if f.config.KMS != nil && (err != nil || kmsType == kmsapi.DefaultKMS) {
+		kmsType, _ = f.config.KMS.GetType()
+	}
+	if kmsType != kmsapi.DefaultKMS && kmsType != kmsapi.SoftKMS {
+		f.noSigner = fmt.Errorf("the CA's key is in a key management system (%s), which is not used offline", kmsType)
+	} else if f.signer, f.noSigner = f.readCAKey(ctx); f.noSigner != nil {
+		var p *problem
+		if errors.As(f.noSigner, &p) {
+			return f.noSigner
+		}
+	} else if public, ok := f.signer.Public().(interface{ Equal(crypto.PublicKey) bool }); !ok || !public.Equal(f.chain[0].PublicKey) {
+		f.noSigner = fmt.Errorf("%s is not the key of %s", f.config.IntermediateKey, f.config.IntermediateCert)
+	}
+	if f.noSigner != nil {
+		sayMarked(warn, "no new CRL will be made: %v", f.noSigner)
+	}
+	return nil
+}
+
+// readCAKey reads the CA's key from its file. An error is a problem only where
+// the run must not go on.
+func (f *offline) readCAKey(ctx context.Context) (crypto.Signer, error) {
+	var notAsked error
+	req := &kmsapi.CreateSignerRequest{
+		SigningKey: f.config.IntermediateKey,
+		PasswordPrompter: func(string) (password []byte, err error) {
+			password, notAsked = askPassword(ctx, "--ca-password-file", "Please enter the password to decrypt the CA's key (empty: no new CRL)")
+			if notAsked == nil && len(password) == 0 {
+				notAsked = errors.New("no password was given")
+			}
+			return password, notAsked
+		},
+	}
+	if f.options.caPasswordFile != "" {
+		password, err := readPassword(f.options.caPasswordFile)
+		if err != nil {
+			return nil, err
+		}
+		req.Password = password
+	} else if f.config.Password != "" {
+		req.Password = []byte(f.config.Password)
+	}
+	for try := 1; ; try++ {
+		signer, err := (&softkms.SoftKMS{}).CreateSigner(req)
+		switch {
+		case errors.Is(notAsked, errInterrupted):
+			return nil, errInterrupted
+		case notAsked != nil:
+			return nil, errors.New(notAsked.Error()) // what is missing is the CRL alone
+		case !errors.Is(err, x509.IncorrectPasswordError):
+			return signer, err
+		case f.options.caPasswordFile != "":
+			return nil, usagef("the password in %s does not fit the CA's key %s", f.options.caPasswordFile, f.config.IntermediateKey)
+		case req.Password != nil:
+			return nil, fmt.Errorf("the password in %s does not fit the CA's key", f.options.caConfig)
+		case try == maxTries:
+			return nil, usagef("the password does not fit the CA's key %s", f.config.IntermediateKey)
+		}
+		sayMarked(warn, "the password is wrong")
+	}
+}
+
+// Open asks for what signing a CRL takes, opens the database, starts the
+// authority on it, and makes sure that the CA knows every target.
+func (f *offline) Open(ctx context.Context, targets []*target) (err error) {
+	if err := f.prepareCRL(ctx); err != nil {
+		return err
+	}
+	f.touched = true
+	if f.database, err = openDatabase(f.config.DB); err != nil {
+		return err
+	}
+	auth := f.config.AuthorityConfig
+	if auth.EnableAdmin {
+		if auth.Provisioners, err = managedProvisioners(ctx, f.database); err != nil {
+			return err
+		}
+	}
+	for i, p := range auth.Provisioners {
+		if t := p.GetType(); t != provisioner.TypeJWK && t != provisioner.TypeX5C {
+			auth.Provisioners[i] = dormant{p}
+		}
+	}
+	// What the authority would do at its start, and a revocation does not need:
+	// fill the database, sign a CRL, read the SSH keys and the templates.
+	auth.EnableAdmin, f.config.CRL, f.config.SSH, f.config.Templates = false, nil, nil, nil
+	f.authority, err = authoritypkg.New(f.config,
+		authoritypkg.WithDatabase(&db.DB{DB: f.database}),
+		authoritypkg.WithKeyManager(&softkms.SoftKMS{}),
+		authoritypkg.WithX509SignerFunc(func() ([]*x509.Certificate, crypto.Signer, error) { return f.chain, f.signer, nil }),
+		authoritypkg.WithX509RootCerts(f.roots...),
+		authoritypkg.WithX509IntermediateCerts(f.chain...),
+		authoritypkg.WithQuietInit(),
+	)
+	if err != nil {
+		return failf("starting the CA's authority: %w", err)
+	}
+	return f.checkKnown(targets)
+}
+
+// checkKnown makes sure that the CA's database knows the targets.
+func (f *offline) checkKnown(targets []*target) error {
+	if f.options.allowUnknown {
+		return nil
+	}
+	for _, t := range targets {
+		_, err := f.authority.GetDatabase().GetCertificate(t.serial.String())
+		switch {
+		case nosql.IsErrNotFound(err):
+			return failf("the CA's database knows no certificate with the serial number %s", t.serial).
+				hint("check the number; --allow-unknown revokes it all the same")
+		case err != nil:
+			return failf("looking up the serial number %s in the CA's database: %w", t.serial, err)
+		}
+	}
+	return nil
+}
+
+// Revoke does what step-ca does for a request (api/revoke.go, Revoke).
+func (f *offline) Revoke(ctx context.Context, req *api.RevokeRequest) error {
+	ctx = provisioner.NewContextWithMethod(context.WithoutCancel(ctx), provisioner.RevokeMethod)
+	opts := &authoritypkg.RevokeOptions{
+		Serial: req.Serial, Reason: req.Reason, ReasonCode: req.ReasonCode, PassiveOnly: req.Passive,
+		OTT: req.OTT, MTLS: req.OTT == "", Crt: f.client,
+	}
+	if !opts.MTLS {
+		opts.Crt = nil
+		if _, err := f.authority.Authorize(ctx, req.OTT); err != nil {
+			return offlineError(err)
+		}
+	}
+	err := offlineError(f.authority.Revoke(ctx, opts))
+	f.revoked = f.revoked || err == nil || errors.Is(err, errAlreadyRevoked)
+	return err
+}
+
+// offlineError turns an error of the authority into what it means.
+func offlineError(err error) error {
+	var api *errs.Error
+	if errors.As(err, &api) && api.Status == http.StatusBadRequest && strings.Contains(err.Error(), "is already revoked") {
+		return errAlreadyRevoked
+	}
+	return err
+}
+
+// Touched tells whether the database was opened, or tried to be.
+func (f *offline) Touched() bool { return f.touched }
+
+// Close builds the CRL, if there is one and something has changed, and shuts
+// the authority and its database down. It must be called whatever has happened.
+func (f *offline) Close(context.Context) error {
+	var err error
+	if f.authority != nil {
+		err = f.buildCRL()
+		if shutdown := f.authority.Shutdown(); shutdown != nil {
+			err = cmp.Or(err, error(failf("shutting the authority down: %w", shutdown)))
+		}
+		f.authority = nil
+	}
+	if f.database != nil {
+		err = cmp.Or(err, closeDatabase(f.database))
+		f.database = nil
+	}
+	return err
+}
+
+// buildCRL builds and stores one CRL with everything that is revoked.
+func (f *offline) buildCRL() error {
+	if !f.crl.IsEnabled() || !f.revoked {
+		return nil
+	}
+	err := f.noSigner
+	if err == nil {
+		f.config.CRL = f.crl
+		err = f.authority.GenerateCertificateRevocationList()
+	}
+	if err != nil {
+		return (&problem{error: fmt.Errorf("the CRL was not rebuilt: %w", err), code: exitIncomplete}).
+			hint("step-ca rebuilds it when it starts")
+	}
+	say("The CRL was rebuilt.")
+	return nil
+}
+
+// dormant is a provisioner that is there, so that what it issued keeps its
+// name in the database, but is not initialized: some types contact their
+// identity provider for that, others need a key of the CA.
+type dormant struct{ provisioner.Interface }
+
+func (dormant) Init(provisioner.Config) error { return errors.New("not needed for a revocation") }
+
+// GetType hides the type: for SCEP the authority would look for a decryption key.
+func (dormant) GetType() provisioner.Type { return 0 }
