@@ -1,0 +1,99 @@
+package main
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/urfave/cli"
+)
+
+// helpIntro comes before the flags: what to type first, what it means after.
+const helpIntro = `step revoke -- revoke certificates issued by a step-ca certificate authority
+
+EXAMPLES
+  A certificate by its serial number, authorized by a provisioner of the CA:
+    $ step revoke 308893286343609293989051180431574390766
+
+  With a reason:
+    $ step revoke --reason "laptop stolen" --reasonCode keyCompromise 308893286343609293989051180431574390766
+
+  The certificate in a file, with its key as the proof:
+    $ step revoke --cert mike.crt --key mike.key
+
+  The certificate in a file whose key is not at hand:
+    $ step revoke --cert mike.crt
+
+  Without a question, for scripts:
+    $ step revoke --provisioner admin --provisioner-password-file password.txt 0xe8629b55d0cae84f28ebfd2fef9a8bae
+
+  With a one-time token:
+    $ step ca token --revoke 308893286343609293989051180431574390766 > token.txt
+    $ step revoke --token-file token.txt 308893286343609293989051180431574390766
+
+  On the CA host, with the CA stopped:
+    $ step revoke --offline 308893286343609293989051180431574390766
+
+USAGE
+  step revoke [<serial-number>...] [flags]
+
+  A serial number is written in decimal, in hexadecimal behind 0x, or as
+  hexadecimal bytes with colons between them. Several are revoked one after the
+  other. Without any, and without --cert, it is asked for. Flags may stand
+  before, after and between serial numbers.
+
+  A revoked certificate cannot be renewed. Whether those who are shown the
+  certificate learn of it depends on the CRL, which the CA must publish and they
+  must read: step-ca has CRLs only where its ca.json turns them on.
+`
+
+// helpReasons and helpRest come after the flags.
+const helpReasons = `
+REASONS
+  A code or its name, in any case, with or without spaces, dashes and underscores:
+`
+
+const helpRest = `
+WHERE VALUES COME FROM
+  The command line, then variables (--ca-url is STEP_CA_URL, and so on), then
+  defaults.json of the step context in force. --cert, --key, --reason,
+  --reasonCode, --force and --allow-unknown come from the command line alone.
+
+EXIT CODES
+    0  every certificate is revoked, now or before
+    1  at least one is not known to be revoked
+    2  a mistake in the command or its files; nothing was sent or written
+    3  every certificate is revoked, but the CRL could not be rebuilt
+  130  interrupted
+`
+
+// valueWord is the word in a flag's usage that stands for its value.
+var valueWord = regexp.MustCompile(`<[^>]+>`)
+
+// helpText is the whole help, made from the tables of flags and reasons.
+func helpText() string {
+	var b strings.Builder
+	b.WriteString(helpIntro)
+	for _, group := range flagGroups {
+		fmt.Fprintf(&b, "\n%s\n", group.title)
+		for _, f := range group.flags {
+			usage := f.(cli.DocGenerationFlag).GetUsage()
+			value := valueWord.FindString(usage)
+			if value != "" {
+				value = "=" + value
+			}
+			names := strings.Split(f.GetName(), ", ")
+			for i, name := range names {
+				names[i] = strings.Repeat("-", min(len(name), 2)) + name + value
+			}
+			text := valueWord.ReplaceAllStringFunc(usage, func(s string) string { return strings.Trim(s, "<>") })
+			fmt.Fprintf(&b, "  %s\n      %s\n", strings.Join(names, ", "), strings.ReplaceAll(text, "\n", "\n      "))
+		}
+	}
+	b.WriteString(helpReasons)
+	for _, r := range reasons {
+		fmt.Fprintf(&b, "  %3d  %-21s %s\n", r.code, r.name, r.when)
+	}
+	b.WriteString(helpRest)
+	return b.String()
+}

@@ -1,0 +1,301 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/smallstep/certificates/api"
+	"github.com/smallstep/certificates/authority/provisioner"
+	"github.com/smallstep/cli-utils/step"
+	"github.com/urfave/cli"
+)
+
+// commandLineOnly marks the flags that name what is revoked and what guards
+// it: a forgotten variable must not add a target or switch off a question.
+const commandLineOnly = step.IgnoreEnvVar
+
+// flagGroups are the flags of the command, in the order of its help. A word in
+// angle brackets in the usage stands for the value.
+var flagGroups = []struct {
+	title string
+	flags []cli.Flag
+}{
+	{"WHAT TO REVOKE", []cli.Flag{
+		cli.StringSliceFlag{Name: "cert", EnvVar: commandLineOnly, Usage: `The certificate to revoke, a PEM <file>; its first certificate counts.
+With --key it authorizes its own revocation. Without, a provisioner does,
+and the flag may be repeated`},
+		cli.StringFlag{Name: "key", EnvVar: commandLineOnly, Usage: `The private key of --cert, a PEM <file>`},
+		cli.StringFlag{Name: "key-password-file", Usage: `A <file> with the password of --key, if it is encrypted`},
+		cli.StringFlag{Name: "reason", EnvVar: commandLineOnly, Usage: `Why, in your own words: a <string> for the CA's records`},
+		cli.StringFlag{Name: "reasonCode, reason-code", EnvVar: commandLineOnly, Usage: `Why, as a <code> of RFC 5280 or its name: see REASONS`},
+		cli.BoolFlag{Name: "allow-unknown", EnvVar: commandLineOnly, Usage: `Revoke also what cannot be shown to be a certificate of this CA`},
+		cli.BoolFlag{Name: "force, f", EnvVar: commandLineOnly, Usage: `Answer yes where a confirmation is asked for`},
+	}},
+	{"WHO AUTHORIZES IT", []cli.Flag{
+		cli.StringFlag{Name: "provisioner, issuer", Usage: `The <name> of the JWK provisioner; needed only where several fit`},
+		cli.StringFlag{Name: "kid", Usage: `The key ID (<kid>) of the provisioner`},
+		cli.StringFlag{Name: "provisioner-password-file, password-file", Usage: `A <file> with the password of the provisioner's key`},
+		cli.StringFlag{Name: "provisioner-key", Usage: `A <file> with the provisioner's private key (JWK or PEM), for a CA that
+does not hand it out`},
+		cli.StringFlag{Name: "token", Usage: `A one-time <token> for the serial number, as made by step ca token --revoke.
+Others can see it in the list of processes: prefer --token-file`},
+		cli.StringFlag{Name: "token-file", Usage: `A <file> with such a token`},
+	}},
+	{"WHICH CA", []cli.Flag{
+		cli.StringFlag{Name: "ca-url", Usage: `The address of the CA, an HTTPS <uri>`},
+		cli.StringFlag{Name: "root", Usage: `The CA's root certificate, a PEM <file>`},
+		cli.StringFlag{Name: "fingerprint", Usage: `The SHA-256 fingerprint (<hex>) of the CA's root certificate, which is
+then fetched from the CA; needs no --root`},
+		cli.StringFlag{Name: "context", Usage: `The <name> of the step context to use`},
+	}},
+	{"ON THE CA HOST", []cli.Flag{
+		cli.BoolFlag{Name: "offline", Usage: `Revoke in the CA's own database, without the CA`},
+		cli.StringFlag{Name: "ca-config", Usage: `The CA's configuration, a <file>; $(step path)/config/ca.json unless given`},
+		cli.StringFlag{Name: "ca-password-file", Usage: `A <file> with the password of the CA's key, which signs the CRL. It is
+needed only where the CA has CRLs`},
+	}},
+	{"OTHERS", []cli.Flag{
+		cli.BoolFlag{Name: "version", EnvVar: commandLineOnly, Usage: `Print the version`},
+		cli.BoolFlag{Name: "help, h", EnvVar: commandLineOnly, Usage: `Print this help`},
+	}},
+}
+
+// allFlags are the flags of all groups.
+func allFlags() []cli.Flag {
+	var all []cli.Flag
+	for _, group := range flagGroups {
+		all = append(all, group.flags...)
+	}
+	return all
+}
+
+// revokeCommand is the app's one command. given are the flags that stand on
+// the command line itself.
+func revokeCommand(ctx context.Context, given map[string]bool) cli.Command {
+	return cli.Command{
+		Name:               "revoke",
+		Flags:              allFlags(),
+		HideHelp:           true, // the flag is in our own table
+		SkipArgReorder:     true, // flagsFirst has done it
+		CustomHelpTemplate: helpText(),
+		OnUsageError:       func(_ *cli.Context, err error, _ bool) error { return usageError(err) },
+		Before:             func(*cli.Context) error { return nil }, // keeps step.SetEnvVar from adding its own
+		Action: func(c *cli.Context) error {
+			switch {
+			case given["help"]:
+				return cli.ShowCommandHelp(c, "revoke")
+			case given["version"]:
+				printVersion()
+				return nil
+			}
+			o, err := configure(ctx, c, given)
+			if err != nil {
+				return usageError(err)
+			}
+			return revoke(ctx, o)
+		},
+	}
+}
+
+// configure reads step's environment and then the options.
+func configure(ctx context.Context, c *cli.Context, given map[string]bool) (*options, error) {
+	if err := initStep(); err != nil {
+		return nil, err
+	}
+	if err := useContext(ctx, c.String("context")); err != nil {
+		return nil, err
+	}
+	if err := step.Contexts().Apply(c); err != nil {
+		return nil, err
+	}
+	return readOptions(ctx, c, given)
+}
+
+// usageError gives an error the exit code for usage.
+func usageError(err error) error {
+	var p *problem
+	if !errors.As(err, &p) {
+		return usagef("%w", err).hint("see 'step revoke --help'")
+	}
+	if p.code == exitFailed {
+		p.code = exitUsage
+	}
+	return err
+}
+
+// An authority is where certificates are revoked: a CA that is online, or its
+// authority in this process.
+type authority interface {
+	// Issuers returns the certificates that the CA issues with.
+	Issuers(context.Context) ([]*x509.Certificate, error)
+	// Provisioners returns all of the CA's provisioners.
+	Provisioners(context.Context) (provisioner.List, error)
+	// Audience is the audience that tokens for revoking must have.
+	Audience() string
+	// Open is the last step before the first revocation. It refuses targets
+	// that the CA is known not to know.
+	Open(context.Context, []*target) error
+	// Revoke revokes one certificate. Without an error the CA has confirmed
+	// it; errAlreadyRevoked and noAnswer are the errors that are no refusal.
+	Revoke(context.Context, *api.RevokeRequest) error
+	// Touched tells whether the CA was contacted or its database opened. It
+	// parts the exit codes 1 and 2.
+	Touched() bool
+	// Close must be called after every run. Its error means that something
+	// beyond the revocations is missing.
+	Close(context.Context) error
+}
+
+var (
+	errAlreadyRevoked = errors.New("the certificate is already revoked")
+	errReported       = errors.New("reported")
+)
+
+// noAnswer is an error of a revocation that may have happened all the same.
+type noAnswer struct{ error }
+
+func (e noAnswer) Unwrap() error { return e.error }
+
+// revoke revokes what the options ask for. Nothing is sent or written before
+// everything that can be checked has been.
+func revoke(ctx context.Context, o *options) error {
+	targets, err := readTargets(ctx, o)
+	if err != nil {
+		return err
+	}
+	if err := confirmReason(ctx, o); err != nil {
+		return err
+	}
+	var client *tls.Certificate
+	if o.keyFile != "" {
+		if client, err = clientCertificate(ctx, o); err != nil {
+			return err
+		}
+	}
+	if o.token != nil {
+		if err := o.token.check(targets); err != nil {
+			return err
+		}
+	}
+	ca, err := connect(ctx, o, client)
+	if err != nil {
+		return err
+	}
+	outcomes, err := revokeAll(ctx, o, ca, targets)
+	if err != nil && !ca.Touched() {
+		err = usageError(err)
+	}
+	return conclude(ctx, outcomes, err, ca.Close(ctx))
+}
+
+// confirmReason speaks up where a reason's name promises what step-ca does not
+// do.
+func confirmReason(ctx context.Context, o *options) error {
+	switch o.reasonCode.code {
+	case codeCertificateHold:
+		sayMarked(warn, "certificateHold is final: step-ca cannot lift a hold")
+	case codeRemoveFromCRL:
+		sayMarked(warn, "removeFromCRL revokes for good, and OpenSSL treats a CRL entry with this code as not revoked")
+		if o.force {
+			return nil
+		}
+		yes, err := confirm(ctx, "--force", "Revoke with removeFromCRL?")
+		if err == nil && !yes {
+			err = failf("not confirmed: nothing was revoked")
+		}
+		return err
+	}
+	return nil
+}
+
+// connect prepares the CA that the options name.
+func connect(ctx context.Context, o *options, client *tls.Certificate) (authority, error) {
+	if o.offline {
+		return newOffline(o, client)
+	}
+	return newOnline(ctx, o, client)
+}
+
+// revokeAll revokes the targets one after the other, and says what became of
+// each. An error means that none was attempted.
+func revokeAll(ctx context.Context, o *options, ca authority, targets []*target) ([]outcome, error) {
+	if err := checkIssued(ctx, o, ca, targets); err != nil {
+		return nil, err
+	}
+	proof, err := newAuthorizer(ctx, o, ca)
+	if err != nil {
+		return nil, err
+	}
+	if err := ca.Open(ctx, targets); err != nil {
+		return nil, err
+	}
+	inFlight, cancel := afterwards(ctx, grace-time.Second)
+	defer cancel()
+	outcomes := make([]outcome, 0, len(targets))
+	for _, t := range targets {
+		done := outcome{target: t, status: statusNotAttempted}
+		if ctx.Err() == nil {
+			done.err = revokeOne(inFlight, o, ca, proof, t)
+			done.status = statusOf(done.err)
+		}
+		sayOutcome(&done)
+		outcomes = append(outcomes, done)
+	}
+	return outcomes, nil
+}
+
+// revokeOne revokes one certificate.
+func revokeOne(ctx context.Context, o *options, ca authority, proof authorizer, t *target) error {
+	serial := t.serial.String()
+	token, err := proof.Token(serial)
+	if err != nil {
+		return err
+	}
+	return ca.Revoke(ctx, &api.RevokeRequest{
+		Serial: serial, OTT: token, Reason: o.reason, ReasonCode: o.reasonCode.code, Passive: true,
+	})
+}
+
+// statusOf tells what the error of a revocation says about the certificate.
+func statusOf(err error) status {
+	switch {
+	case err == nil:
+		return statusRevoked
+	case errors.Is(err, errAlreadyRevoked):
+		return statusAlreadyRevoked
+	case errors.As(err, new(noAnswer)):
+		return statusUnknown
+	}
+	return statusFailed
+}
+
+// afterwards is ctx, ended a while later.
+func afterwards(ctx context.Context, while time.Duration) (context.Context, context.CancelFunc) {
+	later, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(while, cancel) })
+	return later, func() { stop(); cancel() }
+}
+
+// conclude turns what has happened into the error that the run ends with. What
+// was to come after the revocations (closeErr) counts least.
+func conclude(ctx context.Context, outcomes []outcome, err, closeErr error) error {
+	missing := slices.ContainsFunc(outcomes, func(o outcome) bool { return !o.done() })
+	switch {
+	case err != nil || ctx.Err() != nil || missing:
+		if closeErr != nil {
+			sayProblem(closeErr)
+		}
+		switch {
+		case ctx.Err() != nil:
+			return errInterrupted
+		case err != nil:
+			return err
+		}
+		return &problem{error: errReported, code: exitFailed}
+	}
+	return closeErr
+}
