@@ -25,7 +25,7 @@ EXAMPLES
     $ step revoke --cert mike.crt
 
   Without a question, for scripts:
-    $ step revoke --provisioner admin --provisioner-password-file password.txt 0xe8629b55d0cae84f28ebfd2fef9a8bae
+    $ step revoke --provisioner admin --provisioner-password-file password.txt 0xe862aed7b5188396dd149b96a6e557ee
 
   With a one-time token:
     $ step ca token --revoke 308893286343609293989051180431574390766 > token.txt
@@ -50,7 +50,8 @@ USAGE
 // helpReasons and helpRest come after the flags.
 const helpReasons = `
 REASONS
-  A code or its name, in any case, with or without spaces, dashes and underscores:
+  A code or its name, in any case, with or without spaces, dashes and
+  underscores:
 `
 
 const helpRest = `
@@ -92,7 +93,7 @@ func helpText() string {
 	}
 	b.WriteString(helpReasons)
 	for _, r := range reasons {
-		fmt.Fprintf(&b, "  %3d  %-21s %s\n", r.code, r.name, r.when)
+		fmt.Fprintf(&b, "  %3d  %-20s  %s\n", r.code, r.name, r.when)
 	}
 	b.WriteString(helpRest)
 	return b.String()

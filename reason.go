@@ -17,15 +17,15 @@ type reason struct {
 // reasons are the codes that step-ca accepts and RFC 5280 defines, in the
 // order of their numbers. Help and parser are made from this table alone.
 var reasons = []reason{
-	{0, "unspecified", "no reason given; what is used without --reasonCode"},
-	{1, "keyCompromise", "the private key was stolen or leaked, or may have been"},
+	{0, "unspecified", "no reason given; the default"},
+	{1, "keyCompromise", "the private key was, or may be, in wrong hands"},
 	{2, "cACompromise", "the key of the CA itself was compromised"},
-	{3, "affiliationChanged", "the subject's name or organization is no longer right"},
+	{3, "affiliationChanged", "the name or organization is no longer right"},
 	{4, "superseded", "another certificate has taken this one's place"},
 	{5, "cessationOfOperation", "the host or service was shut down for good"},
-	{6, "certificateHold", "suspended; final with step-ca, which cannot lift a hold"},
-	{8, "removeFromCRL", "made for lifting a hold; with step-ca it revokes like the others"},
-	{9, "privilegeWithdrawn", "the subject may no longer do what the certificate allows"},
+	{6, "certificateHold", "suspended; final, step-ca cannot lift a hold"},
+	{8, "removeFromCRL", "for lifting a hold; with step-ca it revokes"},
+	{9, "privilegeWithdrawn", "the subject has lost the right to it"},
 	{10, "aACompromise", "an attribute authority was compromised"},
 }
 
