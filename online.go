@@ -183,7 +183,7 @@ func (o *online) Revoke(ctx context.Context, req *api.RevokeRequest) error {
 		return answer.explain()
 	}
 	var redirect *redirectError
-	if sent.Load() && !errors.As(err, &redirect) {
+	if sent.Load() && !errors.As(err, &redirect) && !isAlert(err) {
 		return noAnswer{fmt.Errorf("the connection ended before the answer: %w", cause(err))}
 	}
 	return unreachable(o.url, "asked to revoke", err)
@@ -263,7 +263,6 @@ func unreachable(u *url.URL, asked string, err error) *problem {
 		hostname x509.HostnameError
 		invalid  x509.CertificateInvalidError
 		record   tls.RecordHeaderError
-		alert    tls.AlertError
 		dns      *net.DNSError
 	)
 	switch {
@@ -275,7 +274,7 @@ func unreachable(u *url.URL, asked string, err error) *problem {
 		return p.hint("check the clock here and on the CA")
 	case errors.As(err, &record), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
 		return p.hint("what listens there does not speak TLS")
-	case errors.As(err, &alert):
+	case isAlert(err):
 		return p.hint("the CA ended the TLS handshake: it may not accept the certificate in --cert")
 	case errors.As(err, &dns):
 		return p.hint("check the host name in --ca-url")
@@ -283,6 +282,13 @@ func unreachable(u *url.URL, asked string, err error) *problem {
 		return p.hint("'step certificate fingerprint root_ca.crt' prints the right one on the CA's host")
 	}
 	return p.hint("check that the CA is running and that --ca-url is right")
+}
+
+// isAlert tells whether the other side has ended TLS with an alert: with TLS 1.3
+// that is how a client certificate is refused, after the request was sent.
+func isAlert(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error"
 }
 
 // cause strips an error of what its wrappers say about the request.
@@ -304,10 +310,13 @@ type guard struct{ base *http.Transport }
 func (g guard) CloseIdleConnections() { g.base.CloseIdleConnections() }
 
 func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
+	start := time.Now()
 	resp, err := g.base.RoundTrip(req)
 	if err != nil {
+		sayDebug("%s %s after %s: %v", req.Method, req.URL, time.Since(start).Round(time.Millisecond), err)
 		return nil, err
 	}
+	sayDebug("%s %s after %s: %s, request ID %s", req.Method, req.URL, time.Since(start).Round(time.Millisecond), resp.Status, resp.Header.Get("X-Request-Id"))
 	if location := resp.Header.Get("Location"); resp.StatusCode/100 == 3 {
 		resp.Body.Close()
 		return nil, &redirectError{resp.StatusCode, location}

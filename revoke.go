@@ -109,6 +109,7 @@ func configure(ctx context.Context, c *cli.Context, given map[string]bool) (*opt
 	if err := useContext(ctx, c.String("context")); err != nil {
 		return nil, err
 	}
+	sayDebug("step-revoke-plugin %s, step path %s", programVersion(), step.Path())
 	if err := step.Contexts().Apply(c); err != nil {
 		return nil, err
 	}
