@@ -59,6 +59,9 @@ func (t *givenToken) Token(string) (string, error) { return t.raw, nil }
 // reads.
 func readToken(raw, file string, given map[string]bool) (*givenToken, error) {
 	if file != "" && (raw == "" || given["token-file"]) {
+		if strings.HasPrefix(file, "eyJ") {
+			return nil, usagef("--token-file names a file, and this is a token").hint("--token takes a token itself")
+		}
 		data, err := os.ReadFile(file)
 		if err != nil {
 			return nil, usagef("reading the token: %w", err)
@@ -79,14 +82,14 @@ func readToken(raw, file string, given map[string]bool) (*givenToken, error) {
 		err = jwt.UnsafeClaimsWithoutVerification(&claims)
 	}
 	if err != nil {
-		return nil, usagef("the token is not a signed JSON Web Token").hint("'step ca token --revoke SERIAL-NUMBER' makes one")
+		return nil, usagef("the token is not a signed JSON Web Token").hint("'step ca token --revoke SERIAL-NUMBER' makes one; --token-file reads it from a file")
 	}
 	t := &givenToken{raw: raw, claims: claims.Claims}
 	if claims.SHA == "" || len(t.claims.Audience) == 0 || !strings.HasPrefix(strings.ToLower(t.claims.Audience[0]), "http") {
 		return t, nil
 	}
 	if t.sha, err = parseFingerprint(claims.SHA); err != nil {
-		return nil, usagef("the token carries a root fingerprint that is none")
+		return nil, usagef("the root fingerprint in the token is not a SHA-256 fingerprint").hint("'step ca token --revoke SERIAL-NUMBER' makes a token with the right one")
 	}
 	if t.url, err = parseURL(t.claims.Audience[0]); err != nil {
 		return nil, fmt.Errorf("the token's audience: %w", err)
@@ -104,7 +107,7 @@ func (t *givenToken) check(targets []*target) error {
 	purpose := tokenPurpose(t.claims.Audience)
 	switch subject := t.claims.Subject; {
 	case purpose != "":
-		return usagef("the token is for %s, not for revoking a certificate", purpose).hint("%s", makeOne)
+		return usagef("the token is for %s, not for revoking an X.509 certificate", purpose).hint("%s", makeOne)
 	case subject != serial && sameSerial(subject, targets[0].serial):
 		return usagef("the token is for this serial number in another form (%s), which step-ca does not accept", subject).hint("%s", makeOne)
 	case subject != serial:
@@ -182,19 +185,34 @@ func (p *provisionerKey) Token(serial string) (string, error) {
 	return signed, nil
 }
 
+// readProvisionerFiles reads the files that a provisioner's key takes, if one
+// is to authorize: what is wrong with them is found before the CA is contacted.
+func readProvisionerFiles(ctx context.Context, o *options) (err error) {
+	if o.keyFile != "" || o.token != nil {
+		return nil
+	}
+	if o.provisionerPasswordFile != "" {
+		if o.provisionerPassword, err = readPassword(o.provisionerPasswordFile); err != nil {
+			return err
+		}
+	} else if o.provisionerKey == "" {
+		return checkTerminal("--provisioner-password-file") // the CA's own copy is always encrypted
+	}
+	if o.provisionerKey == "" {
+		return nil
+	}
+	data, err := os.ReadFile(o.provisionerKey)
+	if err != nil {
+		return usagef("reading the provisioner's key: %w", err)
+	}
+	o.signingKey, err = unlock(ctx, o, data, "the key in "+o.provisionerKey)
+	return err
+}
+
 // newProvisionerKey chooses a JWK provisioner of the CA and unlocks its key,
 // which takes 600,000 rounds of PBKDF2 and is done once a run.
 func newProvisionerKey(ctx context.Context, o *options, ca authority) (*provisionerKey, error) {
-	var key *jose.JSONWebKey
-	if o.provisionerKey != "" {
-		data, err := os.ReadFile(o.provisionerKey)
-		if err != nil {
-			return nil, usagef("reading the provisioner's key: %w", err)
-		}
-		if key, err = unlock(ctx, o, data, "the key in "+o.provisionerKey); err != nil {
-			return nil, err
-		}
-	}
+	key := o.signingKey
 	all, err := ca.Provisioners(ctx)
 	if err != nil {
 		return nil, err
@@ -229,12 +247,8 @@ func unlock(ctx context.Context, o *options, data []byte, what string) (*jose.JS
 	if _, err := jose.ParseEncrypted(string(data)); err != nil {
 		return parsePrivateKey(data, what)
 	}
-	if o.provisionerPasswordFile != "" {
-		password, err := readPassword(o.provisionerPasswordFile)
-		if err != nil {
-			return nil, err
-		}
-		plain, err := jose.Decrypt(data, jose.WithPassword(password))
+	if o.provisionerPassword != nil {
+		plain, err := jose.Decrypt(data, jose.WithPassword(o.provisionerPassword))
 		if err != nil {
 			return nil, failf("the password in %s does not fit %s", o.provisionerPasswordFile, what)
 		}
@@ -311,6 +325,8 @@ func chooseProvisioner(ctx context.Context, o *options, key *jose.JSONWebKey, al
 			hint("revoke with the certificate itself: --cert and --key")
 	case o.provisioner != "" && !slices.Contains(names, o.provisioner):
 		return nil, failf("the CA has no provisioner %q", o.provisioner).hint("its JWK provisioners are: %s", listOf(names))
+	case len(fitting) == 0 && o.provisioner != "":
+		return nil, failf("the provisioner %q has another key", o.provisioner).hint("leave out --provisioner, or check --kid and --provisioner-key")
 	case len(fitting) == 0 && key != nil:
 		return nil, failf("the key in %s is not that of a provisioner of this CA", o.provisionerKey).hint("its JWK provisioners are: %s", listOf(names))
 	case len(fitting) == 0:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/go-sql-driver/mysql"
@@ -18,6 +19,11 @@ import (
 
 // The CA's database is somebody else's: it is opened only if it is there and
 // certainly the CA's, and nothing is created in it.
+
+// databaseTypes are the types of database that step-ca knows.
+var databaseTypes = []string{
+	nosql.BadgerDriver, nosql.BadgerV1Driver, nosql.BadgerV2Driver, nosql.BBoltDriver, nosql.MySQLDriver, nosql.PostgreSQLDriver,
+}
 
 // databaseFiles are the files or directories that a database is in, or none
 // for a database server.
@@ -38,17 +44,28 @@ func databaseFiles(cfg *db.Config) []string {
 // to the user who runs this. Files that another user leaves in it, root above
 // all, would keep step-ca from starting.
 func checkDatabaseFiles(cfg *db.Config) error {
-	files := databaseFiles(cfg)
-	for _, file := range files {
+	if !slices.Contains(databaseTypes, strings.ToLower(cfg.Type)) {
+		return usagef("the CA's database is of an unknown type, %q", cfg.Type).hint("check \"db\" in ca.json")
+	}
+	for _, file := range databaseFiles(cfg) {
 		info, err := os.Stat(file)
 		if err != nil {
 			return usagef("the CA's database: %w", err).hint("check \"db\" in ca.json; a new database would be a new CA")
 		}
+		owner, path, err := foreignOwner(file)
+		switch {
+		case err != nil:
+			return usagef("the CA's database: %w", err)
+		case owner != "":
+			return usagef("the CA's database belongs to another user: %s is owned by %s", path, owner).
+				hint("run it as that user: %s", sudoCommand(owner))
+		}
+		empty := info.Size() == 0
 		if info.IsDir() {
-			if found, _ := filepath.Glob(filepath.Join(file, "*")); len(found) == 0 {
-				return usagef("the CA's database: %s is empty", file).hint("check \"db\" in ca.json; a new database would be a new CA")
-			}
-		} else if info.Size() == 0 {
+			found, _ := filepath.Glob(filepath.Join(file, "*"))
+			empty = len(found) == 0
+		}
+		if empty {
 			return usagef("the CA's database: %s is empty", file).hint("check \"db\" in ca.json; a new database would be a new CA")
 		}
 	}
@@ -57,25 +74,17 @@ func checkDatabaseFiles(cfg *db.Config) error {
 			return usagef("the CA's database: %s is not a Badger database", cfg.DataSource).hint("check \"db\" in ca.json")
 		}
 	}
-	for _, file := range files {
-		owner, path, err := foreignOwner(file)
-		if err != nil {
-			return usagef("the CA's database: %w", err)
-		}
-		if owner != "" {
-			return usagef("the CA's database belongs to another user: %s is owned by %s", path, owner).
-				hint("run it as that user: %s", sudoCommand(owner))
-		}
-	}
 	return nil
 }
 
-// sudoCommand is this very command line as another user would have to run it.
+// sudoCommand is this very command line as another user would have to run it,
+// with those of step's variables that count for it.
 func sudoCommand(user string) string {
 	words := []string{"sudo", "-u", user, "env", step.PathEnv + "=" + step.BasePath()}
-	for _, variable := range os.Environ() {
-		if strings.HasPrefix(variable, "STEP_") && !strings.HasPrefix(variable, "STEP_TOKEN") {
-			words = append(words, variable)
+	for _, flag := range allFlags() {
+		name, _, _ := strings.Cut(flag.GetName(), ",")
+		if value, ok := os.LookupEnv(variableOf(name)); ok && name != "token" {
+			words = append(words, variableOf(name)+"="+value)
 		}
 	}
 	program, err := os.Executable()
@@ -115,7 +124,7 @@ func openDatabase(cfg *db.Config) (nosql.DB, error) {
 		return nil, failf("the CA's database %s is in use", cfg.DataSource).
 			hint("the CA is running: revoke online, without --offline, or stop it first")
 	case err != nil:
-		return nil, failf("opening the CA's database: %w", err)
+		return nil, failf("opening the CA's database: %w", err).hint("check \"db\" in ca.json")
 	}
 	// One of the two tables is in every step-ca database, and both are small.
 	_, errCRL := database.List([]byte("x509_crl"))

@@ -71,6 +71,9 @@ EXIT CODES
 // valueWord is the word in a flag's usage that stands for its value.
 var valueWord = regexp.MustCompile(`<[^>]+>`)
 
+// dashed is a flag's name as it is typed.
+func dashed(name string) string { return strings.Repeat("-", min(len(name), 2)) + name }
+
 // helpText is the whole help, made from the tables of flags and reasons.
 func helpText() string {
 	var b strings.Builder
@@ -85,7 +88,7 @@ func helpText() string {
 			}
 			names := strings.Split(f.GetName(), ", ")
 			for i, name := range names {
-				names[i] = strings.Repeat("-", min(len(name), 2)) + name + value
+				names[i] = dashed(name) + value
 			}
 			text := valueWord.ReplaceAllStringFunc(usage, func(s string) string { return strings.Trim(s, "<>") })
 			fmt.Fprintf(&b, "  %s\n      %s\n", strings.Join(names, ", "), strings.ReplaceAll(text, "\n", "\n      "))

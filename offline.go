@@ -39,6 +39,7 @@ type offline struct {
 	roots   []*x509.Certificate
 	chain   []*x509.Certificate // the issuing certificate and its intermediates
 
+	password  []byte        // of the CA's key, if it is in a file
 	signer    crypto.Signer // signs the CRL, or nil
 	noSigner  error         // why there is none
 	database  nosql.DB
@@ -54,6 +55,13 @@ func newOffline(o *options, client *tls.Certificate) (*offline, error) {
 	if !debugging {
 		log.SetOutput(io.Discard) // the authority's own log
 	}
+	var password []byte
+	if o.caPasswordFile != "" {
+		var err error
+		if password, err = readPassword(o.caPasswordFile); err != nil {
+			return nil, err
+		}
+	}
 	cfg, err := config.LoadConfiguration(o.caConfig)
 	if err != nil {
 		return nil, usagef("reading the CA's configuration: %w", err).hint("--ca-config names the CA's ca.json, --context the context that it is in")
@@ -61,19 +69,19 @@ func newOffline(o *options, client *tls.Certificate) (*offline, error) {
 	if err := checkConfig(cfg); err != nil {
 		return nil, fmt.Errorf("%s: %w", o.caConfig, err)
 	}
-	f := &offline{options: o, config: cfg, crl: cfg.CRL}
+	f := &offline{options: o, config: cfg, crl: cfg.CRL, password: password}
 	if client != nil {
 		f.client = client.Leaf
 	}
 	for _, file := range cfg.Root {
 		roots, err := pemutil.ReadCertificateBundle(file)
 		if err != nil {
-			return nil, usagef("reading the CA's root certificate: %w", err)
+			return nil, usagef("reading the CA's root certificate: %w", err).hint("check \"root\" in ca.json")
 		}
 		f.roots = append(f.roots, roots...)
 	}
 	if f.chain, err = pemutil.ReadCertificateBundle(cfg.IntermediateCert); err != nil {
-		return nil, usagef("reading the CA's intermediate certificate: %w", err)
+		return nil, usagef("reading the CA's intermediate certificate: %w", err).hint("check \"crt\" in ca.json")
 	}
 	return f, checkDatabaseFiles(cfg.DB)
 }
@@ -81,16 +89,18 @@ func newOffline(o *options, client *tls.Certificate) (*offline, error) {
 // checkConfig finds what makes a CA unfit for revoking without it.
 func checkConfig(cfg *config.Config) error {
 	ra := cfg.AuthorityConfig.Options
-	switch err := cfg.Validate(); {
-	case err != nil:
-		return usagef("the configuration is invalid: %w", err)
-	case cfg.DB == nil:
-		return usagef("the CA has no database (\"db\"), and step-ca cannot revoke without one")
+	switch {
 	case !ra.Is(casapi.SoftCAS):
 		return usagef("this is a registration authority (%s), and its certificates are revoked by the CA behind it", casapi.Type(ra.Type)).
 			hint("revoke online, without --offline")
 	case strings.EqualFold(cfg.AuthorityConfig.DeploymentType, "linked"):
 		return usagef("this is a linked CA, which keeps its revocations elsewhere").hint("revoke online, without --offline")
+	}
+	switch err := cfg.Validate(); {
+	case err != nil:
+		return usagef("the configuration is invalid: %w", err)
+	case cfg.DB == nil:
+		return usagef("the CA has no database (\"db\"), and step-ca cannot revoke without one")
 	}
 	return nil
 }
@@ -184,12 +194,8 @@ func (f *offline) readCAKey(ctx context.Context) (crypto.Signer, error) {
 			return password, notAsked
 		},
 	}
-	if f.options.caPasswordFile != "" {
-		password, err := readPassword(f.options.caPasswordFile)
-		if err != nil {
-			return nil, err
-		}
-		req.Password = password
+	if f.password != nil {
+		req.Password = f.password
 	} else if f.config.Password != "" {
 		req.Password = []byte(f.config.Password)
 	}
@@ -329,7 +335,7 @@ func (f *offline) buildCRL() error {
 	}
 	if err != nil {
 		return (&problem{error: fmt.Errorf("the CRL was not rebuilt: %w", err), code: exitIncomplete}).
-			hint("step-ca rebuilds it when it starts")
+			hint("step-ca rebuilds the CRL when it starts")
 	}
 	say("The CRL was rebuilt.")
 	return nil

@@ -30,11 +30,12 @@ const (
 	maxAnswer      = 16 << 20         // bytes that are read of one answer
 )
 
-// online is a CA that is reached over HTTPS, on one connection for the run.
+// online is a CA that is reached over HTTPS, on one connection for the run and,
+// with a client certificate, one more.
 type online struct {
 	url    *url.URL
 	client *ca.Client
-	http   *http.Client // for what client cannot do, on the same connection
+	http   *http.Client // for what client cannot do, on the same connection unless that shows a certificate
 	roots  []*x509.Certificate
 	chains *atomic.Pointer[[][]*x509.Certificate] // of the CA's own certificate
 }
@@ -64,11 +65,6 @@ func newOnline(ctx context.Context, o *options, clientCert *tls.Certificate) (*o
 			return nil
 		},
 	}
-	if clientCert != nil {
-		// Whatever issuers the CA names as acceptable: it shall say what it
-		// thinks of this certificate, not that there is none.
-		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return clientCert, nil }
-	}
 	transport := guard{&http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
 		DialContext:         (&net.Dialer{Timeout: connectTimeout}).DialContext,
@@ -76,11 +72,20 @@ func newOnline(ctx context.Context, o *options, clientCert *tls.Certificate) (*o
 		TLSClientConfig:     config,
 		ForceAttemptHTTP2:   true,
 	}}
+	// Questions need no certificate, and come before it is shown: a CA that
+	// does not take it just hangs up, often before it has said why.
+	questions := &http.Client{Transport: transport, Timeout: requestTimeout}
+	if clientCert != nil {
+		transport = guard{transport.base.Clone()}
+		// Whatever issuers the CA names as acceptable: it shall say what it
+		// thinks of this certificate, not that there is none.
+		transport.base.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return clientCert, nil }
+	}
 	client, err := ca.NewClient(o.caURL.String(), ca.WithTransport(transport), ca.WithTimeout(requestTimeout))
 	if err != nil {
 		return nil, usagef("preparing the connection to %s: %w", o.caURL, err)
 	}
-	return &online{o.caURL, client, &http.Client{Transport: transport, Timeout: requestTimeout}, roots, &chains}, nil
+	return &online{o.caURL, client, questions, roots, &chains}, nil
 }
 
 // fetchRoot fetches the root certificate that has the fingerprint in the
@@ -94,6 +99,9 @@ func fetchRoot(ctx context.Context, o *options) (*x509.Certificate, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	root, err := client.RootWithContext(ctx, o.fingerprint)
+	if a, ok := asAnswer(err); ok && a.status == http.StatusNotFound {
+		return nil, failf("the CA at %s has no root certificate with the fingerprint %s: %w", o.caURL, o.fingerprint, a).hint(fingerprintHint)
+	}
 	if err != nil {
 		return nil, unreachable(o.caURL, "asked for the root certificate with the fingerprint "+o.fingerprint, err)
 	}
@@ -164,6 +172,7 @@ func (o *online) Touched() bool { return true }
 // Close lets go of the connection.
 func (o *online) Close(context.Context) error {
 	o.http.CloseIdleConnections()
+	o.client.CloseIdleConnections()
 	return nil
 }
 
@@ -243,6 +252,8 @@ func (a *answer) explain() error {
 	return a
 }
 
+const fingerprintHint = "check it, and --ca-url: 'step certificate fingerprint root_ca.crt' prints the right one on the CA's host"
+
 // unreachable explains why a CA could not be reached, or did not do what it was
 // asked.
 func unreachable(u *url.URL, asked string, err error) *problem {
@@ -264,6 +275,7 @@ func unreachable(u *url.URL, asked string, err error) *problem {
 		invalid  x509.CertificateInvalidError
 		record   tls.RecordHeaderError
 		dns      *net.DNSError
+		syntax   *json.SyntaxError
 	)
 	switch {
 	case errors.As(err, &unknown):
@@ -275,11 +287,14 @@ func unreachable(u *url.URL, asked string, err error) *problem {
 	case errors.As(err, &record), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
 		return p.hint("what listens there does not speak TLS")
 	case isAlert(err):
-		return p.hint("the CA ended the TLS handshake: it may not accept the certificate in --cert")
+		return failf("the CA at %s refused the connection: %w", u, cause(err)).
+			hint("if that is about the certificate in --cert: it has to be one that this CA has issued")
+	case errors.As(err, &syntax):
+		return failf("the CA at %s was %s and answered what is not JSON: %w", u, asked, syntax).hint("is this the address of a step-ca?")
 	case errors.As(err, &dns):
 		return p.hint("check the host name in --ca-url")
 	case strings.Contains(err.Error(), "fingerprint does not match"):
-		return p.hint("'step certificate fingerprint root_ca.crt' prints the right one on the CA's host")
+		return p.hint(fingerprintHint)
 	}
 	return p.hint("check that the CA is running and that --ca-url is right")
 }
@@ -296,6 +311,10 @@ func cause(err error) error {
 	var op *net.OpError
 	if errors.As(err, &op) {
 		return op
+	}
+	var request *url.Error
+	if errors.As(err, &request) {
+		return request.Err
 	}
 	for inner := errors.Unwrap(err); inner != nil && strings.HasPrefix(err.Error(), "client "); inner = errors.Unwrap(err) {
 		err = inner

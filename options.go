@@ -12,6 +12,7 @@ import (
 	"github.com/smallstep/certificates/pki"
 	"github.com/smallstep/cli-utils/step"
 	"github.com/urfave/cli"
+	"go.step.sm/crypto/jose"
 	"go.step.sm/crypto/pemutil"
 	"go.step.sm/crypto/x509util"
 )
@@ -30,7 +31,9 @@ type options struct {
 	provisioner             string
 	kid                     string
 	provisionerPasswordFile string
+	provisionerPassword     []byte // what that file holds, or nil
 	provisionerKey          string
+	signingKey              *jose.JSONWebKey // what that file holds, decrypted, or nil
 
 	offline        bool
 	caConfig       string
@@ -147,6 +150,9 @@ func checkFlags(c *cli.Context, given map[string]bool) error {
 			return usagef("--%s has no value", name)
 		}
 	}
+	if slices.Contains(c.StringSlice("cert"), "") {
+		return usagef("--cert has no value")
+	}
 	return nil
 }
 
@@ -217,9 +223,11 @@ func (o *options) findRoots(rootFile, fingerprint string, given map[string]bool)
 	if t := o.token; t != nil && t.sha != "" {
 		switch {
 		case given["fingerprint"] && o.fingerprint != t.sha:
-			return usagef("the token's root fingerprint %s differs from --fingerprint", t.sha)
+			return usagef("the token's root fingerprint %s differs from --fingerprint", t.sha).
+				hint("is the token for another CA? without --fingerprint the token's own counts")
 		case given["root"] && !hasFingerprint(o.roots, t.sha):
-			return usagef("no certificate in %s has the token's root fingerprint %s", rootFile, t.sha)
+			return usagef("no certificate in %s has the token's root fingerprint %s", rootFile, t.sha).
+				hint("is the token for another CA? without --root the token's own fingerprint counts")
 		case !hasFingerprint(o.roots, t.sha):
 			o.roots, o.fingerprint = nil, t.sha
 		}
@@ -233,7 +241,7 @@ func (o *options) findRoots(rootFile, fingerprint string, given map[string]bool)
 
 // inherited is the value of a flag apart from the command line.
 func inherited(name string) string {
-	if v, ok := os.LookupEnv("STEP_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))); ok {
+	if v, ok := os.LookupEnv(variableOf(name)); ok {
 		return v
 	}
 	config, err := step.Contexts().GetConfig()
@@ -242,6 +250,12 @@ func inherited(name string) string {
 	}
 	v, _ := config[name].(string)
 	return v
+}
+
+// variableOf is the environment variable of a flag, by cli-utils' rules
+// (step.SetEnvVar).
+func variableOf(name string) string {
+	return "STEP_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
 }
 
 // isOtherCA tells whether an address is another one than the inherited one.
@@ -269,7 +283,8 @@ func parseURL(s string) (*url.URL, error) {
 	u, err := url.Parse(full)
 	switch {
 	case err != nil || u.Hostname() == "":
-		return nil, usagef("%q is not the URL of a CA", s).hint("write https://HOST:PORT")
+		// What stands before an @ may be a password.
+		return nil, usagef("%q is not the URL of a CA", s[strings.LastIndex(s, "@")+1:]).hint("write https://HOST:PORT")
 	case !strings.EqualFold(u.Scheme, "https"):
 		return nil, usagef("%s is not an HTTPS URL", u.Redacted()).hint("step-ca serves HTTPS: write https://%s", u.Host)
 	case u.User != nil:
@@ -379,8 +394,10 @@ func flagsFirst(flags []cli.Flag, args []string) (sorted []string, given map[str
 		name, _, hasValue := strings.Cut(name, "=")
 		first, isBool, known := findFlag(flags, name)
 		given[first] = known
-		if known && !isBool && !hasValue && i+1 < len(args) {
-			i++
+		if known && !isBool && !hasValue {
+			if i++; i == len(args) {
+				return sorted, given // not even "--" comes after it, which would be its value
+			}
 			sorted = append(sorted, args[i])
 		}
 	}

@@ -53,7 +53,7 @@ func atTerminal[T any](ctx context.Context, flag string, prompt func() (T, error
 	var none T
 	tty, restore, err := openTerminal()
 	if err != nil {
-		return none, usagef("%s is missing, and there is no terminal to ask for it", flag)
+		return none, noTerminal(flag)
 	}
 	defer restore()
 	// ui writes to os.Stderr, whatever that is at the time.
@@ -82,6 +82,20 @@ func atTerminal[T any](ctx context.Context, flag string, prompt func() (T, error
 		}
 		return r.answer, nil
 	}
+}
+
+// checkTerminal finds out beforehand whether a question could be asked.
+func checkTerminal(flag string) error {
+	_, restore, err := openTerminal()
+	if err != nil {
+		return noTerminal(flag)
+	}
+	restore()
+	return nil
+}
+
+func noTerminal(flag string) *problem {
+	return usagef("%s is missing, and there is no terminal to ask for it", flag)
 }
 
 // promptTemplates are ui's, or the same without colour.

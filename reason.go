@@ -53,9 +53,9 @@ func parseReason(s string) (reason, error) {
 		if n == 7 {
 			return reason{}, usagef("reason code 7 is not used by RFC 5280").hint(known)
 		}
-		return reason{}, usagef("reason code %d does not exist", n).hint(known)
+		return reason{}, usagef("reason code %s does not exist", clip(s, 64)).hint(known)
 	}
-	err := usagef("unknown reason code %q", s).hint(known)
+	err := usagef("unknown reason code %q", clip(s, 64)).hint(known)
 	if near, ok := nearestReason(word); ok {
 		err = err.hint("did you mean %s?", near.name)
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/smallstep/certificates/api"
@@ -82,7 +83,7 @@ func revokeCommand(ctx context.Context, given map[string]bool) cli.Command {
 		HideHelp:           true, // the flag is in our own table
 		SkipArgReorder:     true, // flagsFirst has done it
 		CustomHelpTemplate: helpText(),
-		OnUsageError:       func(_ *cli.Context, err error, _ bool) error { return usageError(err) },
+		OnUsageError:       func(_ *cli.Context, err error, _ bool) error { return flagError(err) },
 		Before:             func(*cli.Context) error { return nil }, // keeps step.SetEnvVar from adding its own
 		Action: func(c *cli.Context) error {
 			switch {
@@ -114,6 +115,21 @@ func configure(ctx context.Context, c *cli.Context, given map[string]bool) (*opt
 		return nil, err
 	}
 	return readOptions(ctx, c, given)
+}
+
+// flagError words an error of package flag in the way of the others.
+func flagError(err error) error {
+	if name, ok := strings.CutPrefix(err.Error(), "flag needs an argument: -"); ok {
+		return usagef("%s has no value", dashed(name))
+	}
+	if name, ok := strings.CutPrefix(err.Error(), "flag provided but not defined: -"); ok {
+		return usagef("there is no flag %s", dashed(name)).hint("see 'step revoke --help'")
+	}
+	if _, name, ok := strings.Cut(err.Error(), " for -"); ok && strings.HasPrefix(err.Error(), "invalid boolean value ") {
+		name, _, _ = strings.Cut(name, ":")
+		return usagef("%s is either true or false", dashed(name))
+	}
+	return usageError(err)
 }
 
 // usageError gives an error the exit code for usage.
@@ -182,15 +198,31 @@ func revoke(ctx context.Context, o *options) error {
 			return err
 		}
 	}
+	if err := readProvisionerFiles(ctx, o); err != nil {
+		return usageError(err)
+	}
 	ca, err := connect(ctx, o, client)
 	if err != nil {
 		return err
 	}
 	outcomes, err := revokeAll(ctx, o, ca, targets)
-	if err != nil && !ca.Touched() {
-		err = usageError(err)
+	if err != nil {
+		err = codedError(err, ca.Touched())
 	}
 	return conclude(ctx, outcomes, err, ca.Close(ctx))
+}
+
+// codedError parts the exit codes: a mistake in the command that came to light
+// only with the CA's help is no usage error.
+func codedError(err error, touched bool) error {
+	if !touched {
+		return usageError(err)
+	}
+	var p *problem
+	if errors.As(err, &p) && p.code == exitUsage {
+		p.code = exitFailed
+	}
+	return err
 }
 
 // confirmReason speaks up where a reason's name promises what step-ca does not

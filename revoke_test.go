@@ -135,7 +135,7 @@ func TestFlagsFirst(t *testing.T) {
 		{"123 -- --reason", "-- 123 --reason", ""},
 		{"- 123", "-- - 123", ""},
 		{"--nonsense 123", "--nonsense -- 123", ""},
-		{"123 --reason", "--reason -- 123", "reason"},
+		{"123 --reason", "--reason", "reason"},
 	}
 	for _, tt := range tests {
 		sorted, given := flagsFirst(allFlags(), strings.Fields(tt.in))

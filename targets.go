@@ -78,6 +78,8 @@ func readCertificate(file string) (*x509.Certificate, error) {
 	return certs[0], nil
 }
 
+const certFileHint = "--cert names a PEM file with a certificate in it"
+
 // readBundle reads all certificates of a file. Its errors say what is in the
 // file instead, but never show it: it may be a key.
 func readBundle(file string) ([]*x509.Certificate, error) {
@@ -92,13 +94,13 @@ func readBundle(file string) ([]*x509.Certificate, error) {
 	block, _ := pem.Decode(data)
 	switch {
 	case len(bytes.TrimSpace(data)) == 0:
-		return nil, usagef("%s is empty", file)
+		return nil, usagef("%s is empty", file).hint(certFileHint)
 	case block == nil:
-		return nil, usagef("%s is not a certificate", file).hint("--cert names a PEM file")
+		return nil, usagef("%s is not a certificate", file).hint(certFileHint)
 	case block.Type == "CERTIFICATE":
-		return nil, usagef("the certificate in %s is malformed", file)
+		return nil, usagef("the certificate in %s is malformed", file).hint(certFileHint)
 	}
-	return nil, usagef("%s holds no certificate but a %s", file, block.Type).hint("--cert names a PEM file with a certificate in it")
+	return nil, usagef("%s holds no certificate, but PEM of type %q", file, clip(block.Type, 64)).hint(certFileHint)
 }
 
 // clientCertificate is the certificate of --cert with the key of --key, for
@@ -133,6 +135,8 @@ func clientCertificate(ctx context.Context, o *options) (*tls.Certificate, error
 	return client, nil
 }
 
+const keyFileHint = "--key names a PEM file with the private key of the certificate in --cert"
+
 // readKey reads a private key in PEM and asks for its password if it needs one.
 func readKey(ctx context.Context, file, passwordFile, passwordFlag string) (crypto.Signer, error) {
 	data, err := os.ReadFile(file)
@@ -156,14 +160,16 @@ func readKey(ctx context.Context, file, passwordFile, passwordFlag string) (cryp
 	switch {
 	case notAsked != nil:
 		return nil, notAsked
+	case errors.Is(err, x509.IncorrectPasswordError) && passwordFile != "":
+		return nil, usagef("the password in %s does not fit the key in %s", passwordFile, file)
 	case errors.Is(err, x509.IncorrectPasswordError):
-		return nil, usagef("the password of the key in %s is wrong", file)
+		return nil, usagef("the password does not fit the key in %s", file)
 	case err != nil:
-		return nil, usagef("%s is not a private key that can be read: %w", file, err)
+		return nil, usagef("%s is not a private key that can be read: %w", file, err).hint(keyFileHint)
 	}
 	signer, ok := key.(crypto.Signer)
 	if !ok {
-		return nil, usagef("%s holds no private key that can sign", file)
+		return nil, usagef("%s holds no private key that can sign", file).hint(keyFileHint)
 	}
 	return signer, nil
 }
