@@ -1,0 +1,543 @@
+//go:build unix
+
+package main
+
+// More commands for scripts: what surrounds a CA that is not online.
+//
+//	ca init db=badger|postgresql|mysql
+//	    The CA's database is Badger v1, or a database of its own on a server that
+//	    belongs to this test process. Sets $database, its name, and
+//	    $database_address and $database_password of the server.
+//	amend FILE
+//	    Merge the JSON in FILE into ca.json: objects are merged, arrays are
+//	    appended, and null removes. It may have $VARIABLES.
+//	query SQL
+//	    Ask the CA's database server; the rows of the answer become stdout.
+//	crl-number N
+//	    The CRL has this number, which each new CRL raises by one.
+//	foreign badger|bbolt PATH
+//	    Make a database that is not one of step-ca.
+//	give USER
+//	    Make the CA's files USER's, and step-ca a program that USER runs.
+//	listen NAME
+//	    Listen on a loopback address, $NAME, and end each connection.
+//	[!] contacted NAME
+//	    Somebody connected to $NAME.
+//
+// And conditions: postgresql and mysql (a server can be started), netns
+// (programs can be run without a network), root, sudo. With $CI set the first
+// three are true, or an error.
+
+import (
+	"bufio"
+	"crypto/rand"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/dgraph-io/badger/v2"
+	"github.com/go-sql-driver/mysql"
+	"github.com/rogpeppe/go-internal/testscript"
+	"go.etcd.io/bbolt"
+)
+
+func condition(name string) (bool, error) {
+	var err error
+	switch name {
+	case "root":
+		return os.Geteuid() == 0, nil
+	case "sudo":
+		_, err = exec.LookPath("sudo")
+		return err == nil, nil
+	case "netns":
+		err = exec.Command("sh", "-c", withoutNetwork, "sh", "true").Run()
+	case "postgresql", "mysql":
+		_, err = servers[name].program()
+	default:
+		return false, fmt.Errorf("unknown condition %q", name)
+	}
+	if err != nil && os.Getenv("CI") != "" {
+		return false, fmt.Errorf("CI must have %s: %w", name, err)
+	}
+	return err == nil, nil
+}
+
+// withoutNetwork is a shell script that runs its arguments in a network
+// namespace that has no interface that is up.
+const withoutNetwork = `if [ "$(id -u)" = 0 ]; then exec unshare -n "$@"; else exec unshare -rn "$@"; fi`
+
+func cmdAmend(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: amend FILE")
+	}
+	file := filepath.Join(current(ts).dir, "config", "ca.json")
+	var config map[string]any
+	ts.Check(readJSON(file, &config))
+	var changes map[string]any
+	ts.Check(json.Unmarshal([]byte(os.Expand(ts.ReadFile(args[0]), ts.Getenv)), &changes))
+	b, err := json.MarshalIndent(amended(config, changes), "", "\t")
+	ts.Check(err)
+	ts.Check(os.WriteFile(file, b, 0o600))
+}
+
+// amended merges a change into a JSON value.
+func amended(old, change any) any {
+	switch change := change.(type) {
+	case map[string]any:
+		object, ok := old.(map[string]any)
+		if !ok {
+			return change
+		}
+		for name, value := range change {
+			if value == nil {
+				delete(object, name)
+			} else {
+				object[name] = amended(object[name], value)
+			}
+		}
+		return object
+	case []any:
+		array, _ := old.([]any)
+		return append(array, change...)
+	}
+	return change
+}
+
+func cmdForeign(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: foreign badger|bbolt PATH")
+	}
+	if args[0] == "badger" {
+		db, err := badger.Open(badger.DefaultOptions(ts.MkAbs(args[1])).WithLogger(nil))
+		ts.Check(err)
+		ts.Check(db.Close())
+		return
+	}
+	db, err := bbolt.Open(ts.MkAbs(args[1]), 0o600, nil)
+	ts.Check(err)
+	ts.Check(db.Update(func(tx *bbolt.Tx) error {
+		_, err := tx.CreateBucket([]byte("people"))
+		return err
+	}))
+	ts.Check(db.Close())
+}
+
+func cmdCRLNumber(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: crl-number N")
+	}
+	list, err := current(ts).crl()
+	ts.Check(err)
+	if list.Number.String() != args[0] {
+		ts.Fatalf("the CRL has the number %s", list.Number)
+	}
+}
+
+// listeners are what the command listen made, as address to *listener.
+var listeners sync.Map
+
+type listener struct{ connections atomic.Int32 }
+
+func cmdListen(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: listen NAME")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Defer(func() { l.Close() })
+	counted := &listener{}
+	listeners.Store(l.Addr().String(), counted)
+	ts.Setenv(args[0], l.Addr().String())
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			counted.connections.Add(1)
+			conn.Close()
+		}
+	}()
+}
+
+func cmdContacted(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 1 {
+		ts.Fatalf("usage: [!] contacted NAME")
+	}
+	l, ok := listeners.Load(ts.Getenv(args[0]))
+	if !ok {
+		ts.Fatalf("nobody listens on %s", args[0])
+	}
+	if n := l.(*listener).connections.Load(); (n == 0) != neg {
+		ts.Fatalf("%d connections to %s", n, args[0])
+	}
+}
+
+// An owner is the user whom the command give has given a CA.
+type owner struct {
+	credential *syscall.Credential
+	program    string // a step-ca where that user can run it
+}
+
+func cmdGive(ts *testscript.TestScript, neg bool, args []string) {
+	ca := current(ts)
+	if neg || len(args) != 1 || ca.process != nil {
+		ts.Fatalf("usage: give USER, while the CA is stopped")
+	}
+	credential, err := credentialOf(args[0])
+	ts.Check(err)
+	ts.Check(filepath.WalkDir(ca.dir, func(file string, _ fs.DirEntry, err error) error {
+		return errors.Join(err, os.Chown(file, int(credential.Uid), int(credential.Gid)))
+	}))
+	bin, err := tools()
+	ts.Check(err)
+	program := ts.MkAbs("step-ca")
+	ts.Check(ts.Exec("cp", filepath.Join(bin, "step-ca"), program))
+	ts.Check(os.Chmod(filepath.Dir(ts.MkAbs(".")), 0o711))
+	ca.owner = &owner{credential, program}
+}
+
+func credentialOf(name string) (*syscall.Credential, error) {
+	u, err := user.Lookup(name)
+	if err != nil {
+		return nil, err
+	}
+	uid, err := strconv.ParseUint(u.Uid, 10, 32)
+	if err != nil {
+		return nil, err
+	}
+	gid, err := strconv.ParseUint(u.Gid, 10, 32)
+	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, err
+}
+
+// run makes step-ca a program of the owner, if there is one.
+func (o *owner) run(cmd *exec.Cmd) {
+	if o != nil {
+		cmd.Path, cmd.SysProcAttr = o.program, &syscall.SysProcAttr{Credential: o.credential}
+	}
+}
+
+// A server is a database server that this test process starts when the first
+// script needs it, with one superuser. Its data are gone afterwards.
+type server struct {
+	name     string // the program
+	places   string // pattern of directories besides $PATH that it may be in
+	ready    string // what it logs then
+	end      string // the signal that ends it at once
+	initArgs func(s *server, program string) []string
+	args     func(s *server) []string
+	source   func(s *server, database string) string
+
+	once                   sync.Once
+	err                    error
+	dir, address, password string
+	made                   atomic.Int32 // databases
+	watch                  *exec.Cmd    // the shell that the server is a child of
+	leash                  io.Closer    // closing it ends the server
+}
+
+// databaseUser is the superuser of both servers.
+const databaseUser = "step"
+
+var servers = map[string]*server{
+	"postgresql": {
+		name: "postgres", places: "/usr/lib/postgresql/*/bin", ready: "ready to accept connections", end: "QUIT",
+		initArgs: func(s *server, program string) []string {
+			return []string{filepath.Join(filepath.Dir(program), "initdb"), "-D", s.data(), "-U", databaseUser, "--pwfile", s.file("password"),
+				"-A", "scram-sha-256", "-E", "UTF8", "--no-locale", "--no-sync"}
+		},
+		args: func(s *server) []string {
+			host, port, _ := net.SplitHostPort(s.address)
+			return []string{"-D", s.data(), "-h", host, "-p", port, "-k", "", "-F", "-c", "shared_buffers=16MB"}
+		},
+		source: func(s *server, database string) string {
+			u := url.URL{Scheme: "postgresql", User: url.UserPassword(databaseUser, s.password), Host: s.address, Path: database}
+			return u.String()
+		},
+	},
+	"mysql": {
+		name: "mariadbd", places: "/usr/sbin", ready: "ready for connections", end: "KILL",
+		initArgs: func(s *server, _ string) []string {
+			return []string{"mariadb-install-db", "--no-defaults", "--datadir=" + s.data(), "--auth-root-authentication-method=normal", "--skip-test-db"}
+		},
+		args: func(s *server) []string {
+			host, port, _ := net.SplitHostPort(s.address)
+			return []string{"--no-defaults", "--datadir=" + s.data(), "--socket=" + s.file("socket"), "--pid-file=" + s.file("pid"),
+				"--bind-address=" + host, "--port=" + port, "--skip-name-resolve", "--skip-log-bin", "--init-file=" + s.file("init"),
+				"--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=16M"}
+		},
+		source: func(s *server, database string) string {
+			return fmt.Sprintf("%s:%s@tcp(%s)/%s", databaseUser, s.password, s.address, database)
+		},
+	},
+}
+
+func (s *server) data() string            { return s.file("data") }
+func (s *server) file(name string) string { return filepath.Join(s.dir, name) }
+
+// program finds the server's program, the newest where there are several.
+func (s *server) program() (string, error) {
+	dirs, err := filepath.Glob(s.places)
+	if err != nil {
+		return "", err
+	}
+	slices.Reverse(dirs)
+	for _, dir := range dirs {
+		if path, err := exec.LookPath(filepath.Join(dir, s.name)); err == nil {
+			return path, nil
+		}
+	}
+	return exec.LookPath(s.name)
+}
+
+// start starts the server. PostgreSQL does not run as root.
+func (s *server) start() error {
+	program, err := s.program()
+	if err != nil {
+		return err
+	}
+	if s.dir, err = os.MkdirTemp("", "step-revoke-"+s.name); err != nil {
+		return err
+	}
+	s.password = rand.Text()
+	for name, text := range map[string]string{
+		"password": s.password + "\n",
+		"init": fmt.Sprintf("CREATE USER '%s'@'127.0.0.1' IDENTIFIED BY '%s';\nGRANT ALL ON *.* TO '%[1]s'@'127.0.0.1';\n",
+			databaseUser, s.password),
+	} {
+		if err := os.WriteFile(s.file(name), []byte(text), 0o600); err != nil {
+			return err
+		}
+	}
+	attr := &syscall.SysProcAttr{}
+	if os.Geteuid() == 0 {
+		if attr.Credential, err = credentialOf("nobody"); err != nil {
+			return err
+		}
+		for _, file := range []string{s.dir, s.file("password"), s.file("init")} {
+			if err := os.Chown(file, int(attr.Credential.Uid), int(attr.Credential.Gid)); err != nil {
+				return err
+			}
+		}
+	}
+	args := s.initArgs(s, program)
+	init := exec.Command(args[0], args[1:]...)
+	init.Dir, init.SysProcAttr = s.dir, attr
+	if out, err := init.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", args[0], err, out)
+	}
+	for range 10 { // addresses, in case somebody is faster
+		s.address = freeAddress()
+		if err = s.serve(program, attr); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+// serve runs the server as the child of a shell that ends it when the test
+// process closes the shell's standard input, or is gone itself.
+func (s *server) serve(program string, attr *syscall.SysProcAttr) error {
+	const script = `end=$1; shift; "$@" & exec >&- 2>&-; read -r _; kill -s "$end" $!; wait`
+	s.watch = exec.Command("sh", append([]string{"-c", script, "sh", s.end, program}, s.args(s)...)...)
+	s.watch.Dir, s.watch.SysProcAttr = s.dir, attr
+	out, err := s.watch.StderrPipe()
+	if err != nil {
+		return err
+	}
+	s.watch.Stdout = s.watch.Stderr
+	if s.leash, err = s.watch.StdinPipe(); err != nil {
+		return err
+	}
+	if err := s.watch.Start(); err != nil {
+		return err
+	}
+	timer := time.AfterFunc(tooLong, func() { s.leash.Close() })
+	var log strings.Builder
+	for in := bufio.NewScanner(out); in.Scan(); {
+		fmt.Fprintln(&log, in.Text())
+		if strings.Contains(in.Text(), s.ready) && timer.Stop() {
+			go func() { _, _ = io.Copy(io.Discard, out) }()
+			return nil
+		}
+	}
+	s.leash.Close()
+	_ = s.watch.Wait()
+	s.watch = nil
+	return fmt.Errorf("%s does not start:\n%s", s.name, &log)
+}
+
+// stopServers ends what was started. No script may be running any more.
+func stopServers() {
+	for _, s := range servers {
+		if s.watch != nil {
+			s.leash.Close()
+			_ = s.watch.Wait()
+		}
+		if s.dir != "" {
+			os.RemoveAll(s.dir)
+		}
+	}
+}
+
+// exec executes a statement as the superuser, and returns the rows of the
+// answer, a line each.
+func (s *server) exec(kind, database, statement string) (string, error) {
+	db, err := openSQL(kind, s.source(s, database))
+	if err != nil {
+		return "", err
+	}
+	defer db.Close()
+	rows, err := db.Query(statement)
+	if err != nil {
+		return "", err
+	}
+	defer rows.Close()
+	columns, err := rows.Columns()
+	if err != nil {
+		return "", err
+	}
+	values, places := make([]sql.NullString, len(columns)), make([]any, len(columns))
+	for i := range values {
+		places[i] = &values[i]
+	}
+	var lines strings.Builder
+	for rows.Next() {
+		if err := rows.Scan(places...); err != nil {
+			return "", err
+		}
+		for i, v := range values {
+			lines.WriteString([]string{"", "\t"}[min(i, 1)] + v.String)
+		}
+		lines.WriteString("\n")
+	}
+	return lines.String(), rows.Err()
+}
+
+// openSQL opens a database of one of step-ca's types.
+func openSQL(kind, source string) (*sql.DB, error) {
+	if kind == "postgresql" {
+		kind = "pgx"
+	}
+	return sql.Open(kind, source)
+}
+
+// databaseConfig is the member db of ca.json for an option of ca init. A
+// database on a server is created, because it is not step-ca's creating one
+// that is tested.
+func databaseConfig(ts *testscript.TestScript, ca *scriptCA, option string) (map[string]any, error) {
+	kind, ok := strings.CutPrefix(option, "db=")
+	if kind == "badger" {
+		return map[string]any{"type": kind, "dataSource": filepath.Join(ca.dir, "badger-v1")}, nil
+	}
+	s := servers[kind]
+	if !ok || s == nil {
+		return nil, fmt.Errorf("ca init: unknown option %q", option)
+	}
+	s.once.Do(func() { s.err = s.start() })
+	if s.err != nil {
+		return nil, s.err
+	}
+	// An upper-case letter and a dash, which must be quoted everywhere.
+	name := fmt.Sprintf("stepCA-%d", s.made.Add(1))
+	quoted, existing := "\""+name+"\"", "postgres"
+	if kind == "mysql" {
+		quoted, existing = "`"+name+"`", "mysql"
+	}
+	if _, err := s.exec(kind, existing, "CREATE DATABASE "+quoted); err != nil {
+		return nil, err
+	}
+	ts.Setenv("database", name)
+	ts.Setenv("database_address", s.address)
+	ts.Setenv("database_password", s.password)
+	if kind == "mysql" { // the two ways of naming a database
+		return map[string]any{"type": kind, "dataSource": s.source(s, ""), "database": name}, nil
+	}
+	return map[string]any{"type": kind, "dataSource": s.source(s, name)}, nil
+}
+
+func cmdQuery(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: query SQL")
+	}
+	var config struct{ DB struct{ Type string } }
+	ts.Check(readJSON(filepath.Join(current(ts).dir, "config", "ca.json"), &config))
+	s := servers[config.DB.Type]
+	if s == nil {
+		ts.Fatalf("the CA's database is not on a server")
+	}
+	rows, err := s.exec(config.DB.Type, ts.Getenv("database"), args[0])
+	ts.Check(err)
+	fmt.Fprint(ts.Stdout(), rows)
+}
+
+// readServer reads a database on a server, which may be in use. A table has
+// also an entry of its own, with an empty key.
+func readServer(kind, source, database string) (map[string]string, error) {
+	schema, quote := "'public'", `"`
+	if kind == "mysql" {
+		schema, quote = "database()", "`"
+		if database != "" {
+			config, err := mysql.ParseDSN(source)
+			if err != nil {
+				return nil, err
+			}
+			config.DBName = database
+			source = config.FormatDSN()
+		}
+	}
+	db, err := openSQL(kind, source)
+	if err != nil {
+		return nil, err
+	}
+	defer db.Close()
+	entries := map[string]string{}
+	tables, err := pairs(db, "SELECT table_name, '' FROM information_schema.tables WHERE table_schema = "+schema)
+	if err != nil {
+		return nil, err
+	}
+	for _, table := range tables {
+		entries[table[0]+"/"] = ""
+		rows, err := pairs(db, fmt.Sprintf("SELECT nkey, nvalue FROM %[1]s%[2]s%[1]s", quote, table[0]))
+		if err != nil {
+			return nil, err
+		}
+		for _, row := range rows {
+			entries[table[0]+"/"+row[0]] = row[1]
+		}
+	}
+	return entries, nil
+}
+
+// pairs returns the rows of two columns that answer a query.
+func pairs(db *sql.DB, query string) (list [][2]string, err error) {
+	rows, err := db.Query(query)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var pair [2]string
+		if err := rows.Scan(&pair[0], &pair[1]); err != nil {
+			return nil, err
+		}
+		list = append(list, pair)
+	}
+	return list, rows.Err()
+}
