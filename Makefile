@@ -1,0 +1,41 @@
+# `make help` lists the targets. Nothing is needed but Go, git and make.
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+BUILD    = CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+# Prints the path of step or step-ca, which it builds if Go's build cache has none.
+TOOL     = CGO_ENABLED=0 GOFLAGS=-buildvcs=false go tool -modfile=tools/go.mod -n
+# Built the way that releases are, linters find their compiled packages in the cache.
+LINT     = CGO_ENABLED=0 GOFLAGS=-trimpath
+
+.PHONY: help build cross demo test bench lint tools
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile
+
+build: ## build ./step-revoke-plugin
+	$(BUILD) -o step-revoke-plugin$(shell go env GOEXE) .
+
+cross: ## check that every released platform builds
+	@set -e; for os in linux darwin windows freebsd; do for arch in amd64 arm64; do \
+		echo "building for $$os/$$arch"; \
+		GOOS=$$os GOARCH=$$arch $(BUILD) -o /dev/null .; \
+	done; done
+
+demo: build tools ## revoke certificates of a throwaway CA, as a transcript
+	@tools/demo.sh ./step-revoke-plugin "$$($(TOOL) step)" "$$($(TOOL) step-ca)"
+
+test: tools ## run all tests; TESTFLAGS adds flags of go test
+	@race=; if CGO_ENABLED=1 go build -race runtime/cgo 2>/dev/null; then race=-race; fi; \
+		set -x; go test $$race -count 1 -timeout 30m $(TESTFLAGS) ./...
+
+bench: tools ## measure against step itself
+	go test -tags bench -run '^TestBench' -v -count 1 .
+
+lint: ## gofmt, go mod tidy, go vet, staticcheck
+	@out=$$(gofmt -d .) && test -z "$$out" || { echo "$$out"; exit 1; }
+	go mod tidy -diff
+	$(LINT) go vet -tags bench ./...
+	$(LINT) go tool -modfile=tools/lint/go.mod staticcheck -tags bench ./...
+
+tools: # takes minutes the first time
+	@for name in step step-ca; do echo "building $$name, unless it is cached"; $(TOOL) $$name >/dev/null || exit; done
