@@ -2,12 +2,13 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"math/big"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/smallstep/cli-utils/token"
 	"github.com/smallstep/cli-utils/token/provision"
 	"go.step.sm/crypto/jose"
+	"go.step.sm/crypto/pemutil"
 	"go.step.sm/crypto/randutil"
 )
 
@@ -24,6 +26,10 @@ type authorizer interface {
 	// Token returns a one-time token for a serial number in decimal. It is
 	// empty where the connection itself is the proof.
 	Token(serial string) (string, error)
+	// Repeatable tells whether there is another proof for another attempt.
+	Repeatable() bool
+	// String names who authorizes.
+	String() string
 }
 
 // newAuthorizer chooses the authorizer that the options ask for.
@@ -34,7 +40,7 @@ func newAuthorizer(ctx context.Context, o *options, ca authority) (authorizer, e
 	case o.token != nil:
 		return o.token, nil
 	}
-	return newProvisionerKey(ctx, o, ca)
+	return newProvisioner(ctx, o, ca)
 }
 
 // certificateItself authorizes its own revocation: over mTLS, or by its key
@@ -42,6 +48,8 @@ func newAuthorizer(ctx context.Context, o *options, ca authority) (authorizer, e
 type certificateItself struct{}
 
 func (certificateItself) Token(string) (string, error) { return "", nil }
+func (certificateItself) Repeatable() bool             { return true }
+func (certificateItself) String() string               { return "the certificate itself" }
 
 // A givenToken is a one-time token made elsewhere. It works once, for one
 // serial number.
@@ -53,6 +61,8 @@ type givenToken struct {
 }
 
 func (t *givenToken) Token(string) (string, error) { return t.raw, nil }
+func (t *givenToken) Repeatable() bool             { return false }
+func (t *givenToken) String() string               { return "token of " + t.claims.Issuer }
 
 // readToken reads the token of --token or --token-file, without verifying it,
 // which only the CA can. Without either it returns nil. It never shows what it
@@ -62,9 +72,9 @@ func readToken(raw, file string, given map[string]bool) (*givenToken, error) {
 		if strings.HasPrefix(file, "eyJ") {
 			return nil, usagef("--token-file names a file, and this is a token").hint("--token takes a token itself")
 		}
-		data, err := os.ReadFile(file)
+		data, err := readSecret(file, "the token")
 		if err != nil {
-			return nil, usagef("reading the token: %w", err)
+			return nil, err
 		}
 		if raw = string(data); strings.TrimSpace(raw) == "" {
 			return nil, usagef("the token file %s is empty", file)
@@ -160,12 +170,14 @@ func sameSerial(subject string, serial *big.Int) bool {
 	return false
 }
 
-// A provisionerKey signs tokens with the private key of a JWK provisioner.
+// A provisionerKey signs tokens in the name of a provisioner: with the private
+// key of a JWK provisioner, or that of a certificate that an X5C provisioner
+// trusts.
 type provisionerKey struct {
-	name     string
-	kid      string
-	audience string
-	key      *jose.JSONWebKey
+	provisioner provisioner.Interface
+	audience    string
+	key         *jose.JSONWebKey
+	header      token.Options // what names the key: its ID, or the certificate chain
 }
 
 // Token signs a token that is valid for 5 minutes (token.DefaultValidity).
@@ -174,53 +186,98 @@ func (p *provisionerKey) Token(serial string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("making a token: %w", err)
 	}
-	t, err := provision.New(serial, token.WithJWTID(id), token.WithKid(p.kid), token.WithIssuer(p.name), token.WithAudience(p.audience))
+	t, err := provision.New(serial, token.WithJWTID(id), token.WithIssuer(p.provisioner.GetName()), token.WithAudience(p.audience), p.header)
 	if err != nil {
 		return "", fmt.Errorf("making a token: %w", err)
 	}
 	signed, err := t.SignedString(p.key.Algorithm, p.key.Key)
 	if err != nil {
-		return "", fmt.Errorf("signing a token with the key of the provisioner %q: %w", p.name, err)
+		return "", fmt.Errorf("signing a token for %s: %w", p, err)
 	}
 	return signed, nil
 }
 
-// readProvisionerFiles reads the files that a provisioner's key takes, if one
-// is to authorize: what is wrong with them is found before the CA is contacted.
-func readProvisionerFiles(ctx context.Context, o *options) (err error) {
-	if o.keyFile != "" || o.token != nil {
+func (p *provisionerKey) Repeatable() bool { return true }
+
+func (p *provisionerKey) String() string {
+	return fmt.Sprintf("provisioner %s (%s)", p.provisioner.GetName(), p.provisioner.GetType())
+}
+
+// readCredentials reads the files that a provisioner's token takes, if one is to
+// authorize: what is wrong with them is found before the CA is contacted.
+func readCredentials(ctx context.Context, o *options) (err error) {
+	switch {
+	case o.keyFile != "" || o.token != nil:
 		return nil
-	}
-	if o.provisionerPasswordFile != "" {
+	case o.x5cCert != "":
+		return readX5C(ctx, o)
+	case o.provisionerPasswordFile != "":
 		if o.provisionerPassword, err = readPassword(o.provisionerPasswordFile); err != nil {
 			return err
 		}
-	} else if o.provisionerKey == "" {
+	}
+	switch {
+	case o.provisionerKey != "":
+		data, err := readSecret(o.provisionerKey, "the provisioner's key")
+		if err == nil {
+			o.signingKey, err = unlock(ctx, o, data, "the key in "+o.provisionerKey)
+		}
+		return err
+	case o.provisionerPassword == nil:
 		return checkTerminal("--provisioner-password-file") // the CA's own copy is always encrypted
 	}
-	if o.provisionerKey == "" {
-		return nil
-	}
-	data, err := os.ReadFile(o.provisionerKey)
-	if err != nil {
-		return usagef("reading the provisioner's key: %w", err)
-	}
-	o.signingKey, err = unlock(ctx, o, data, "the key in "+o.provisionerKey)
-	return err
+	return nil
 }
 
-// newProvisionerKey chooses a JWK provisioner of the CA and unlocks its key,
-// which takes 600,000 rounds of PBKDF2 and is done once a run.
-func newProvisionerKey(ctx context.Context, o *options, ca authority) (*provisionerKey, error) {
+// readX5C reads the certificates and the key of --x5c-cert, --x5c-chain and
+// --x5c-key.
+func readX5C(ctx context.Context, o *options) error {
+	var chain []*x509.Certificate
+	for _, file := range append([]string{o.x5cCert}, o.x5cChain...) {
+		certs, err := readBundle(file)
+		if err != nil {
+			return err
+		}
+		chain = append(chain, certs...)
+	}
+	if leaf := chain[0]; time.Now().After(leaf.NotAfter) {
+		return usagef("the certificate in %s expired at %s", o.x5cCert, leaf.NotAfter.UTC().Format(time.RFC3339))
+	}
+	signer, err := readKey(ctx, o.x5cKey, o.provisionerPasswordFile, "--provisioner-password-file")
+	if err != nil {
+		return err
+	}
+	if !isKeyPair(signer, chain[0]) {
+		return usagef("the key in %s does not belong to the certificate in %s", o.x5cKey, o.x5cCert)
+	}
+	if o.x5cEncoded, err = jose.ValidateX5C(chain, signer); err != nil {
+		return usagef("the certificate in %s cannot sign tokens: %w", o.x5cCert, err)
+	}
+	block, err := pemutil.Serialize(signer)
+	if err == nil {
+		o.signingKey, err = jose.ParseKey(pem.EncodeToMemory(block)) // knows which algorithm fits the key
+	}
+	if err != nil {
+		return usagef("the key in %s cannot sign tokens: %w", o.x5cKey, err)
+	}
+	return nil
+}
+
+// newProvisioner chooses a provisioner of the CA to sign tokens for. The key of
+// a JWK provisioner is unlocked, unless it was given, which takes 600,000 rounds
+// of PBKDF2 and is done once a run. A token for an X5C provisioner must have its
+// name in the audience (authority/provisioner/collection.go, LoadByToken).
+func newProvisioner(ctx context.Context, o *options, ca authority) (*provisionerKey, error) {
+	chosen, err := chooseProvisioner(ctx, o, ca)
+	if err != nil {
+		return nil, err
+	}
+	p, ok := chosen.(*provisioner.JWK)
+	if !ok {
+		audience := ca.Audience() + "#" + chosen.GetIDForToken()
+		return &provisionerKey{chosen, audience, o.signingKey, token.WithX5CCerts(o.x5cEncoded)}, nil
+	}
 	key := o.signingKey
-	all, err := ca.Provisioners(ctx)
-	if err != nil {
-		return nil, err
-	}
-	p, err := chooseProvisioner(ctx, o, key, all)
-	if err != nil {
-		return nil, err
-	}
 	if key == nil {
 		_, encrypted, ok := p.GetEncryptedKey()
 		if !ok {
@@ -234,7 +291,7 @@ func newProvisionerKey(ctx context.Context, o *options, ca authority) (*provisio
 	if key.Algorithm == "" {
 		key.Algorithm = p.Key.Algorithm
 	}
-	return &provisionerKey{name: p.Name, kid: p.Key.KeyID, audience: ca.Audience(), key: key}, nil
+	return &provisionerKey{p, ca.Audience(), key, token.WithKid(p.Key.KeyID)}, nil
 }
 
 // maxTries is how often a password is asked for.
@@ -294,43 +351,54 @@ var whyNot = map[provisioner.Type]string{
 	provisioner.TypeSCEP:   "SCEP has no tokens",
 	provisioner.TypeSSHPOP: "it is for SSH certificates",
 	provisioner.TypeNebula: "step-ca takes no revocations from it",
-	provisioner.TypeX5C:    "this version cannot sign tokens for it",
 }
 
-// chooseProvisioner finds the one JWK provisioner that fits the options, and
-// asks where several do.
-func chooseProvisioner(ctx context.Context, o *options, key *jose.JSONWebKey, all provisioner.List) (*provisioner.JWK, error) {
-	var able, fitting []*provisioner.JWK
+// chooseProvisioner finds the one provisioner that fits the options, and asks
+// where several do. With the flags for X5C it is of that type, else a JWK one.
+func chooseProvisioner(ctx context.Context, o *options, ca authority) (provisioner.Interface, error) {
+	all, err := ca.Provisioners(ctx)
+	if err != nil {
+		return nil, err
+	}
+	wanted, key := provisioner.TypeJWK, o.signingKey
+	if o.x5cCert != "" {
+		wanted = provisioner.TypeX5C
+	}
+	var fitting []provisioner.Interface
 	var names, labels []string
 	for _, p := range all {
-		jwk, ok := p.(*provisioner.JWK)
-		switch {
-		case ok:
-			able = append(able, jwk)
-			names = append(names, jwk.Name)
-		case p.GetName() == o.provisioner && o.provisioner != "":
-			return nil, failf("the provisioner %q is of type %s and cannot authorize a revocation: %s", p.GetName(), p.GetType(), whyNot[p.GetType()]).
-				hint("use a JWK provisioner, or the certificate itself with --cert and --key")
+		if p.GetType() != wanted {
+			if o.provisioner != "" && p.GetName() == o.provisioner {
+				return nil, unfit(p, wanted)
+			}
+			continue
 		}
-	}
-	for _, p := range able {
-		if (o.provisioner == "" || p.Name == o.provisioner) && (o.kid == "" || p.Key.KeyID == o.kid) && (key == nil || isKeyOf(key, p)) {
+		names = append(names, p.GetName())
+		label := fmt.Sprintf("%s (%s)", p.GetName(), p.GetType())
+		if jwk, ok := p.(*provisioner.JWK); ok {
+			if o.kid != "" && jwk.Key.KeyID != o.kid || key != nil && !isKeyOf(key, jwk) {
+				continue
+			}
+			label += fmt.Sprintf(" [kid: %s]", jwk.Key.KeyID)
+		}
+		if o.provisioner == "" || p.GetName() == o.provisioner {
 			fitting = append(fitting, p)
-			labels = append(labels, fmt.Sprintf("%s (%s) [kid: %s]", p.Name, p.GetType(), p.Key.KeyID))
+			labels = append(labels, label)
 		}
 	}
+	its := fmt.Sprintf("its %s provisioners are: %s", wanted, listOf(names))
 	switch {
-	case len(able) == 0:
-		return nil, failf("the CA has no JWK provisioner, and other types cannot authorize a revocation").
-			hint("revoke with the certificate itself: --cert and --key")
+	case len(names) == 0:
+		return nil, failf("the CA has no %s provisioner to authorize the revocation", wanted).
+			hint("only JWK and X5C provisioners can; or the certificate itself, with --cert and --key")
 	case o.provisioner != "" && !slices.Contains(names, o.provisioner):
-		return nil, failf("the CA has no provisioner %q", o.provisioner).hint("its JWK provisioners are: %s", listOf(names))
+		return nil, failf("the CA has no provisioner %q", o.provisioner).hint("%s", its)
 	case len(fitting) == 0 && o.provisioner != "":
 		return nil, failf("the provisioner %q has another key", o.provisioner).hint("leave out --provisioner, or check --kid and --provisioner-key")
 	case len(fitting) == 0 && key != nil:
-		return nil, failf("the key in %s is not that of a provisioner of this CA", o.provisionerKey).hint("its JWK provisioners are: %s", listOf(names))
+		return nil, failf("the key in %s is not that of a provisioner of this CA", o.provisionerKey).hint("%s", its)
 	case len(fitting) == 0:
-		return nil, failf("the CA has no JWK provisioner with the key ID %q", o.kid).hint("its JWK provisioners are: %s", listOf(names))
+		return nil, failf("the CA has no JWK provisioner with the key ID %q", o.kid).hint("%s", its)
 	case len(fitting) == 1:
 		saySelected("Provisioner", labels[0])
 		return fitting[0], nil
@@ -344,6 +412,18 @@ func chooseProvisioner(ctx context.Context, o *options, key *jose.JSONWebKey, al
 		return nil, err
 	}
 	return fitting[i], nil
+}
+
+// unfit says why a provisioner that was named is not used.
+func unfit(p provisioner.Interface, wanted provisioner.Type) *problem {
+	switch p.GetType() {
+	case provisioner.TypeX5C:
+		return failf("the provisioner %q is of type X5C", p.GetName()).hint("authorize with a certificate that it trusts: --x5c-cert and --x5c-key")
+	case provisioner.TypeJWK:
+		return failf("the provisioner %q is of type JWK and not %s", p.GetName(), wanted).hint("leave out --x5c-cert and --x5c-key")
+	}
+	return failf("the provisioner %q is of type %s and cannot authorize a revocation: %s", p.GetName(), p.GetType(), whyNot[p.GetType()]).
+		hint("use a JWK or X5C provisioner, or the certificate itself with --cert and --key")
 }
 
 // isKeyOf tells whether a private key is that of a provisioner.

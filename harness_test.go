@@ -422,6 +422,11 @@ func (ca *scriptCA) init(ts *testscript.TestScript, options []string) error {
 	if err := os.CopyFS(ca.dir, os.DirFS(t.dir)); err != nil {
 		return err
 	}
+	for _, secret := range []string{"password", "provisioner-password"} { // CopyFS does not keep the mode
+		if err := os.Chmod(filepath.Join(ca.dir, secret), 0o600); err != nil {
+			return err
+		}
+	}
 	ca.address = templateAddress
 	if err := ca.configure(t.dir, ca.dir); err != nil {
 		return err

@@ -53,7 +53,10 @@ func runApp(ctx context.Context, args []string) error {
 	ca.UserAgent = "step-revoke-plugin/" + programVersion()
 	ca.DisableIdentity = true // step's own identity would displace --cert and --key
 
-	args, given := flagsFirst(allFlags(), args)
+	args, given, err := flagsFirst(allFlags(), args)
+	if err != nil {
+		return err
+	}
 	command := revokeCommand(ctx, given)
 	os.Unsetenv(step.IgnoreEnvVar) // flags that name it as their variable have none
 	step.SetEnvVar(&command)

@@ -6,6 +6,7 @@ import (
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -45,7 +46,7 @@ type offline struct {
 	database  nosql.DB
 	authority *authoritypkg.Authority
 	touched   bool // the database was opened
-	revoked   bool // something was revoked, now or before
+	revoked   bool // something was, now or before, that the CRL may lack
 }
 
 // newOffline reads the CA's configuration and makes sure that nothing but the
@@ -171,7 +172,7 @@ func (f *offline) prepareCRL(ctx context.Context) error {
 		if errors.As(f.noSigner, &p) {
 			return f.noSigner
 		}
-	} else if public, ok := f.signer.Public().(interface{ Equal(crypto.PublicKey) bool }); !ok || !public.Equal(f.chain[0].PublicKey) {
+	} else if !isKeyPair(f.signer, f.chain[0]) {
 		f.noSigner = fmt.Errorf("%s is not the key of %s", f.config.IntermediateKey, f.config.IntermediateCert)
 	}
 	if f.noSigner != nil {
@@ -257,18 +258,18 @@ func (f *offline) Open(ctx context.Context, targets []*target) (err error) {
 	return f.checkKnown(targets)
 }
 
-// checkKnown makes sure that the CA's database knows the targets.
+// checkKnown makes sure that the CA's database knows the targets, and completes
+// them with what it knows.
 func (f *offline) checkKnown(targets []*target) error {
-	if f.options.allowUnknown {
-		return nil
-	}
 	for _, t := range targets {
-		_, err := f.authority.GetDatabase().GetCertificate(t.serial.String())
+		cert, err := f.authority.GetDatabase().GetCertificate(t.serial.String())
 		switch {
-		case nosql.IsErrNotFound(err):
+		case err == nil && t.cert == nil:
+			t.cert = cert
+		case nosql.IsErrNotFound(err) && !f.options.allowUnknown:
 			return failf("the CA's database knows no certificate with the serial number %s", t.serial).
 				hint("check the number; --allow-unknown revokes it all the same")
-		case err != nil:
+		case err != nil && !nosql.IsErrNotFound(err):
 			return failf("looking up the serial number %s in the CA's database: %w", t.serial, err)
 		}
 	}
@@ -299,8 +300,61 @@ func offlineError(err error) error {
 	if errors.As(err, &api) && api.Status == http.StatusBadRequest && strings.Contains(err.Error(), "is already revoked") {
 		return errAlreadyRevoked
 	}
+	if api != nil && api.Status == http.StatusInternalServerError {
+		return noAnswer{err} // of the database: under load some are transient
+	}
 	return err
 }
+
+// Evidence is the CA's database, and the CRL in it. It is read after the
+// CRL was built.
+func (f *offline) Evidence(ctx context.Context) (evidence, error) {
+	if err := f.buildCRL(); err != nil {
+		return nil, err
+	}
+	if !f.crl.IsEnabled() {
+		return nil, errors.New("the CA has no CRL: \"crl\" in its ca.json turns it on")
+	}
+	store, ok := f.authority.GetDatabase().(db.CertificateRevocationListDB)
+	if !ok {
+		return nil, errors.New("the CA's database holds no CRL")
+	}
+	stored, err := store.GetCRL()
+	if err != nil {
+		return nil, fmt.Errorf("reading the CRL in the CA's database: %w", err)
+	}
+	issuers, _ := f.Issuers(ctx)
+	list, err := readCRL(stored.DER, issuers)
+	if err != nil {
+		return nil, err
+	}
+	return &databaseEvidence{list, f.database}, nil
+}
+
+// databaseEvidence is the CRL in the CA's database, with the reasons from the
+// record of each revocation.
+type databaseEvidence struct {
+	*signedList
+	database nosql.DB
+}
+
+func (d *databaseEvidence) Lookup(serial string) (record, bool, error) {
+	value, err := d.database.Get([]byte("revoked_x509_certs"), []byte(serial))
+	switch {
+	case nosql.IsErrNotFound(err):
+		return record{}, false, nil
+	case err != nil:
+		return record{}, false, fmt.Errorf("reading the record of the serial number %s: %w", serial, err)
+	}
+	var info db.RevokedCertificateInfo
+	if err := json.Unmarshal(value, &info); err != nil {
+		return record{}, false, fmt.Errorf("reading the record of the serial number %s: %w", serial, err)
+	}
+	_, listed, _ := d.signedList.Lookup(serial)
+	return record{info.ReasonCode, info.Reason, info.RevokedAt}, listed, nil
+}
+
+func (f *offline) String() string { return f.options.caConfig }
 
 // Touched tells whether the database was opened, or tried to be.
 func (f *offline) Touched() bool { return f.touched }
@@ -328,6 +382,7 @@ func (f *offline) buildCRL() error {
 	if !f.crl.IsEnabled() || !f.revoked {
 		return nil
 	}
+	f.revoked = false
 	err := f.noSigner
 	if err == nil {
 		f.config.CRL = f.crl

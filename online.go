@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -14,6 +13,7 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -25,9 +25,8 @@ import (
 )
 
 const (
-	connectTimeout = 5 * time.Second  // for a TCP connection and again for TLS
-	requestTimeout = 30 * time.Second // for one request and its answer
-	maxAnswer      = 16 << 20         // bytes that are read of one answer
+	connectTimeout = 5 * time.Second // for a connection with TLS
+	maxAnswer      = 128 << 20       // bytes that are read of one answer: a CRL with millions of entries
 )
 
 // online is a CA that is reached over HTTPS, on one connection for the run and,
@@ -60,28 +59,24 @@ func newOnline(ctx context.Context, o *options, clientCert *tls.Certificate) (*o
 	config := &tls.Config{
 		RootCAs:    pool,
 		MinVersion: tls.VersionTLS12,
+		NextProtos: []string{"h2", "http/1.1"},
 		VerifyConnection: func(state tls.ConnectionState) error {
 			chains.Store(&state.VerifiedChains)
 			return nil
 		},
 	}
-	transport := guard{&http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         (&net.Dialer{Timeout: connectTimeout}).DialContext,
-		TLSHandshakeTimeout: connectTimeout,
-		TLSClientConfig:     config,
-		ForceAttemptHTTP2:   true,
-	}}
+	questions := &http.Client{Transport: newGuard(config), Timeout: o.timeout}
 	// Questions need no certificate, and come before it is shown: a CA that
 	// does not take it just hangs up, often before it has said why.
-	questions := &http.Client{Transport: transport, Timeout: requestTimeout}
+	transport := questions.Transport
 	if clientCert != nil {
-		transport = guard{transport.base.Clone()}
+		config := config.Clone()
 		// Whatever issuers the CA names as acceptable: it shall say what it
 		// thinks of this certificate, not that there is none.
-		transport.base.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return clientCert, nil }
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return clientCert, nil }
+		transport = newGuard(config)
 	}
-	client, err := ca.NewClient(o.caURL.String(), ca.WithTransport(transport), ca.WithTimeout(requestTimeout))
+	client, err := ca.NewClient(o.caURL.String(), ca.WithTransport(transport), ca.WithTimeout(o.timeout))
 	if err != nil {
 		return nil, usagef("preparing the connection to %s: %w", o.caURL, err)
 	}
@@ -127,44 +122,74 @@ func (o *online) Provisioners(ctx context.Context) (provisioner.List, error) {
 	}
 }
 
+// get fetches what ca.Client has no method for, or has one that loses the
+// context.
+func (o *online) get(ctx context.Context, path, asked string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, o.url.JoinPath("1.0", path).String(), http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("User-Agent", ca.UserAgent)
+	req.Header.Set("Cache-Control", "no-cache")
+	resp, err := o.http.Do(req)
+	if err != nil {
+		return nil, unreachable(o.url, asked, err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, unreachable(o.url, asked, err)
+	}
+	return body, nil
+}
+
 // Issuers are the certificates that this CA issues with: its intermediates and
 // the roots. A CA that does not list its intermediates (an older step-ca, or a
 // registration authority) shows them in the chain of its own certificate.
 func (o *online) Issuers(ctx context.Context) ([]*x509.Certificate, error) {
 	const asked = "asked for its intermediate certificates"
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, o.url.JoinPath("1.0", "intermediates").String(), http.NoBody)
-	if err != nil {
-		return nil, unreachable(o.url, asked, err)
-	}
-	req.Header.Set("User-Agent", ca.UserAgent)
-	resp, err := o.http.Do(req)
-	if err == nil && resp.StatusCode < http.StatusBadRequest {
-		defer resp.Body.Close()
-		var list api.IntermediatesResponse
-		if err := json.NewDecoder(resp.Body).Decode(&list); err != nil {
-			return nil, unreachable(o.url, asked, err)
-		}
-		issuers := slices.Clone(o.roots)
-		for _, c := range list.Certificates {
-			issuers = append(issuers, c.Certificate)
+	issuers := slices.Clone(o.roots)
+	body, err := o.get(ctx, "intermediates", asked)
+	if _, answered := asAnswer(err); answered {
+		for _, chain := range *o.chains.Load() {
+			issuers = append(issuers, chain[1:]...)
 		}
 		return issuers, nil
 	}
-	if err == nil {
-		resp.Body.Close()
-	} else if _, ok := asAnswer(err); !ok {
+	if err != nil {
+		return nil, err
+	}
+	var list api.IntermediatesResponse
+	if err := json.Unmarshal(body, &list); err != nil {
 		return nil, unreachable(o.url, asked, err)
 	}
-	issuers := slices.Clone(o.roots)
-	for _, chain := range *o.chains.Load() {
-		issuers = append(issuers, chain[1:]...)
+	for _, c := range list.Certificates {
+		issuers = append(issuers, c.Certificate)
 	}
 	return issuers, nil
+}
+
+// Evidence is the CA's CRL, signed by one of its issuers and not out of date.
+func (o *online) Evidence(ctx context.Context) (evidence, error) {
+	issuers, err := o.Issuers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	der, err := o.get(ctx, "crl", "asked for its CRL")
+	if a, ok := asAnswer(err); ok {
+		return nil, fmt.Errorf("the CA has no CRL: %w", a)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return readCRL(der, issuers)
 }
 
 // Open has nothing to open: a CA that is online does not tell which serial
 // numbers it knows.
 func (o *online) Open(context.Context, []*target) error { return nil }
+
+func (o *online) String() string { return o.url.String() }
 
 // Touched is always true: whatever fails with this CA has contacted it.
 func (o *online) Touched() bool { return true }
@@ -191,18 +216,27 @@ func (o *online) Revoke(ctx context.Context, req *api.RevokeRequest) error {
 	if answer, ok := asAnswer(err); ok {
 		return answer.explain()
 	}
-	var redirect *redirectError
-	if sent.Load() && !errors.As(err, &redirect) && !isAlert(err) {
+	var (
+		redirect  *redirectError
+		untrusted *tls.CertificateVerificationError
+	)
+	switch {
+	case errors.As(err, &redirect) || errors.As(err, &untrusted) || isAlert(err):
+		return unreachable(o.url, "asked to revoke", err)
+	case sent.Load():
 		return noAnswer{fmt.Errorf("the connection ended before the answer: %w", cause(err))}
+	case errors.Is(err, context.Canceled):
+		return notSent{errInterrupted}
 	}
-	return unreachable(o.url, "asked to revoke", err)
+	return notSent{unreachable(o.url, "asked to revoke", err)}
 }
 
 // An answer is a refusal of the CA, or of something in front of it.
 type answer struct {
-	status    int
-	text      string
-	requestID string
+	status     int
+	text       string
+	requestID  string
+	retryAfter time.Duration // what Retry-After says, or 0
 }
 
 func (a *answer) Error() string {
@@ -213,18 +247,15 @@ func (a *answer) Error() string {
 	return s + ")"
 }
 
-// asAnswer finds the answer of a CA in an error: step-ca's own JSON or, from
-// guard, what is not JSON.
-func asAnswer(err error) (*answer, bool) {
-	var plain *answer
+// asAnswer finds the answer of a CA in an error: where guard has put it or,
+// for a root certificate, which is fetched past it, where ca.Client has.
+func asAnswer(err error) (a *answer, ok bool) {
+	var plain *errs.Error
 	if errors.As(err, &plain) {
-		return plain, true
+		return &answer{status: plain.Status, text: plain.Error(), requestID: plain.RequestID}, true
 	}
-	var api *errs.Error
-	if errors.As(err, &api) {
-		return &answer{api.Status, api.Error(), api.RequestID}, true
-	}
-	return nil, false
+	ok = errors.As(err, &a)
+	return a, ok
 }
 
 // explain turns a refusal into what it means, where that is known. The texts
@@ -322,9 +353,25 @@ func cause(err error) error {
 	return err
 }
 
-// A guard is a transport that keeps to one host, reads a bounded answer, and
-// does not lose the status of one that is not JSON.
+// A guard is a transport that follows no redirect, reads a bounded answer, and
+// makes an error of every refusal, with its status and whatever text it has.
 type guard struct{ base *http.Transport }
+
+func newGuard(config *tls.Config) guard {
+	return guard{&http.Transport{
+		Proxy: http.ProxyFromEnvironment,
+		DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+			defer cancel()
+			return (&tls.Dialer{Config: config}).DialContext(ctx, network, address)
+		},
+		// For a connection through a proxy.
+		DialContext:         (&net.Dialer{Timeout: connectTimeout}).DialContext,
+		TLSHandshakeTimeout: connectTimeout,
+		TLSClientConfig:     config,
+		ForceAttemptHTTP2:   true,
+	}}
+}
 
 func (g guard) CloseIdleConnections() { g.base.CloseIdleConnections() }
 
@@ -347,21 +394,29 @@ func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
 		}{io.LimitReader(resp.Body, maxAnswer), resp.Body}
 		return resp, nil
 	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	resp.Body.Close()
-	if err != nil {
-		body = nil
-	}
+	defer resp.Body.Close()
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10)) // what is missing of an error does not change it
+	a := &answer{resp.StatusCode, http.StatusText(resp.StatusCode), resp.Header.Get("X-Request-Id"), retryAfter(resp.Header)}
 	var parsed errs.ErrorResponse
-	if json.Unmarshal(body, &parsed) != nil || parsed.Status == 0 {
-		text := strings.Join(strings.Fields(clip(string(body), 200)), " ")
-		if text == "" {
-			text = http.StatusText(resp.StatusCode)
-		}
-		return nil, &answer{resp.StatusCode, text, resp.Header.Get("X-Request-Id")}
+	if json.Unmarshal(body, &parsed) == nil && parsed.Message != "" {
+		a.text = parsed.Message
+	} else if text := strings.Join(strings.Fields(clip(string(body), 200)), " "); text != "" {
+		a.text = text
 	}
-	resp.Body = io.NopCloser(bytes.NewReader(body))
-	return resp, nil
+	return nil, a
+}
+
+// retryAfter reads the header Retry-After: seconds, or a date (RFC 9110,
+// section 10.2.3).
+func retryAfter(h http.Header) time.Duration {
+	value := h.Get("Retry-After")
+	if seconds, err := strconv.Atoi(value); err == nil {
+		return time.Duration(max(seconds, 0)) * time.Second
+	}
+	if date, err := http.ParseTime(value); err == nil {
+		return max(time.Until(date), 0)
+	}
+	return 0
 }
 
 // A redirectError is a redirect, which is never followed.

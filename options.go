@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/smallstep/certificates/pki"
 	"github.com/smallstep/cli-utils/step"
@@ -33,7 +34,10 @@ type options struct {
 	provisionerPasswordFile string
 	provisionerPassword     []byte // what that file holds, or nil
 	provisionerKey          string
-	signingKey              *jose.JSONWebKey // what that file holds, decrypted, or nil
+	signingKey              *jose.JSONWebKey // of --provisioner-key or --x5c-key, or nil
+	x5cCert, x5cKey         string
+	x5cChain                []string
+	x5cEncoded              []string // the certificates of these files, as a token carries them
 
 	offline        bool
 	caConfig       string
@@ -45,6 +49,12 @@ type options struct {
 
 	force        bool
 	allowUnknown bool
+	dryRun       bool
+	verify       bool
+
+	json     bool          // --format json
+	timeout  time.Duration // for one request
+	retryFor time.Duration // for one certificate; 0 is not at all
 }
 
 // conflicts are the flags that exclude each other. Only the command line
@@ -56,8 +66,10 @@ var conflicts = [][2]string{
 	{"token", "kid"}, {"token-file", "kid"},
 	{"token", "provisioner-password-file"}, {"token-file", "provisioner-password-file"},
 	{"token", "provisioner-key"}, {"token-file", "provisioner-key"},
+	{"token", "x5c-cert"}, {"token-file", "x5c-cert"},
 	{"token", "offline"}, {"token-file", "offline"},
-	{"key", "provisioner"}, {"key", "kid"}, {"key", "provisioner-password-file"}, {"key", "provisioner-key"},
+	{"x5c-cert", "kid"}, {"x5c-cert", "provisioner-key"},
+	{"key", "x5c-cert"}, {"key", "provisioner"}, {"key", "kid"}, {"key", "provisioner-password-file"}, {"key", "provisioner-key"},
 	{"offline", "ca-url"}, {"offline", "root"}, {"offline", "fingerprint"},
 }
 
@@ -72,6 +84,7 @@ var conflictHints = map[[2]string]string{
 var requirements = [][2]string{
 	{"key", "cert"},
 	{"key-password-file", "key"},
+	{"x5c-cert", "x5c-key"}, {"x5c-key", "x5c-cert"}, {"x5c-chain", "x5c-cert"},
 	{"ca-config", "offline"},
 	{"ca-password-file", "offline"},
 }
@@ -96,11 +109,37 @@ func readOptions(ctx context.Context, c *cli.Context, given map[string]bool) (*o
 		kid:                     c.String("kid"),
 		provisionerPasswordFile: c.String("provisioner-password-file"),
 		provisionerKey:          c.String("provisioner-key"),
+		x5cCert:                 c.String("x5c-cert"),
+		x5cKey:                  c.String("x5c-key"),
+		x5cChain:                c.StringSlice("x5c-chain"),
 		offline:                 c.Bool("offline") && !isAny(given, "token", "token-file", "ca-url", "root", "fingerprint"),
 		caConfig:                c.String("ca-config"),
 		caPasswordFile:          c.String("ca-password-file"),
 		force:                   c.Bool("force"),
 		allowUnknown:            c.Bool("allow-unknown"),
+		dryRun:                  c.Bool("dry-run"),
+		verify:                  c.Bool("verify"),
+		timeout:                 c.Duration("timeout"),
+		retryFor:                c.Duration("retry-for"),
+	}
+	switch format := c.String("format"); format {
+	case "json":
+		o.json = true
+	case "text":
+	default:
+		return nil, usagef("there is no format %q", format).hint("--format is text or json")
+	}
+	if o.timeout <= 0 {
+		return nil, usagef("--timeout %s is too short", o.timeout)
+	}
+	if o.retryFor < 0 {
+		return nil, usagef("--retry-for %s is negative", o.retryFor)
+	}
+	if isAny(given, "kid", "provisioner-key") {
+		o.x5cCert = "" // an inherited one gives way
+	}
+	if o.x5cCert != "" && o.x5cKey == "" {
+		return nil, usagef("--x5c-key is missing, the key of the certificate %s", o.x5cCert)
 	}
 	var err error
 	if o.reasonCode, err = parseReason(c.String("reasonCode")); err != nil {
@@ -121,7 +160,7 @@ func readOptions(ctx context.Context, c *cli.Context, given map[string]bool) (*o
 		return o, nil
 	}
 	// A token from the environment gives way to other proof on the command line.
-	if !isAny(given, "cert", "provisioner", "kid", "provisioner-key", "provisioner-password-file") {
+	if !isAny(given, "cert", "provisioner", "kid", "provisioner-key", "provisioner-password-file", "x5c-cert") {
 		if o.token, err = readToken(c.String("token"), c.String("token-file"), given); err != nil {
 			return nil, err
 		}
@@ -153,6 +192,39 @@ func checkFlags(c *cli.Context, given map[string]bool) error {
 	if slices.Contains(c.StringSlice("cert"), "") {
 		return usagef("--cert has no value")
 	}
+	return checkReadOnce(c)
+}
+
+// checkReadOnce makes sure that no pipe is named twice: the second reader would
+// wait for what the first one has taken.
+func checkReadOnce(c *cli.Context) error {
+	type pipe struct {
+		flag string
+		info os.FileInfo
+	}
+	var pipes []pipe
+	for _, f := range allFlags() {
+		name := strings.Split(f.GetName(), ", ")[0]
+		if valueWord.FindString(f.(cli.DocGenerationFlag).GetUsage()) != "<file>" {
+			continue
+		}
+		files := c.StringSlice(name)
+		if files == nil {
+			files = []string{c.String(name)}
+		}
+		for _, file := range files {
+			info, err := os.Stat(file)
+			if err != nil || info.Mode()&(os.ModeNamedPipe|os.ModeSocket|os.ModeCharDevice) == 0 {
+				continue
+			}
+			for _, p := range pipes {
+				if os.SameFile(p.info, info) {
+					return usagef("--%s and --%s both read %s, which can be read only once", p.flag, name, file)
+				}
+			}
+			pipes = append(pipes, pipe{name, info})
+		}
+	}
 	return nil
 }
 
@@ -160,7 +232,7 @@ func checkFlags(c *cli.Context, given map[string]bool) error {
 // unset variable of a script.
 var mustHaveValue = []string{
 	"key", "key-password-file", "token", "token-file", "provisioner", "kid", "provisioner-password-file",
-	"provisioner-key", "ca-config", "ca-password-file", "ca-url", "root", "fingerprint", "context",
+	"provisioner-key", "x5c-cert", "x5c-key", "ca-config", "ca-password-file", "ca-url", "root", "fingerprint", "context",
 }
 
 // findCA finds out which CA is meant and how to trust it. What stands on the
@@ -180,7 +252,7 @@ func (o *options) findCA(c *cli.Context, given map[string]bool) error {
 		case given["ca-url"] && !sameHost(address, t.url):
 			return usagef("the token is for the CA at %s, not for %s", t.url.Host, address).
 				hint("the host in --ca-url must be the one in the token")
-		case address == "" || !sameHost(address, t.url):
+		case address == "" || !sameHost(address, t.url) || !given["ca-url"] && t.url.Port() != "" && isOtherCA(address, t.url.String()):
 			address, rootFile, defaultRoot = t.url.String(), onlyIf(given["root"], rootFile), ""
 			fingerprint = onlyIf(given["fingerprint"], fingerprint)
 		}
@@ -374,9 +446,9 @@ func listOf(names []string) string {
 
 // flagsFirst moves flags before the arguments, which is where package flag
 // looks for them, and tells which flags there are, by their first name. It does
-// what urfave/cli does itself for commands, but knows which flags take a value.
-// A number behind a dash is an argument.
-func flagsFirst(flags []cli.Flag, args []string) (sorted []string, given map[string]bool) {
+// what urfave/cli does itself for commands, but knows which flags take a value,
+// and takes no flag for one. A number behind a dash is an argument.
+func flagsFirst(flags []cli.Flag, args []string) (sorted []string, given map[string]bool, err error) {
 	given = map[string]bool{}
 	var rest []string
 	for i := 0; i < len(args); i++ {
@@ -385,23 +457,39 @@ func flagsFirst(flags []cli.Flag, args []string) (sorted []string, given map[str
 			rest = append(rest, args[i+1:]...)
 			break
 		}
-		name := strings.TrimLeft(arg, "-")
-		if name == arg || name == "" || name[0] >= '0' && name[0] <= '9' {
+		name, hasValue, isFlag := flagName(arg)
+		if !isFlag {
 			rest = append(rest, arg)
 			continue
 		}
 		sorted = append(sorted, arg)
-		name, _, hasValue := strings.Cut(name, "=")
 		first, isBool, known := findFlag(flags, name)
 		given[first] = known
-		if known && !isBool && !hasValue {
-			if i++; i == len(args) {
-				return sorted, given // not even "--" comes after it, which would be its value
-			}
-			sorted = append(sorted, args[i])
+		if !known || isBool || hasValue {
+			continue
 		}
+		if i++; i == len(args) || args[i] == "--" {
+			return nil, nil, usagef("%s has no value", dashed(name))
+		}
+		if value, _, isFlag := flagName(args[i]); isFlag {
+			if _, _, known := findFlag(flags, value); known {
+				return nil, nil, usagef("%s has no value, but the flag %s after it", dashed(name), dashed(value)).
+					hint("write %s=%s if that is the value", dashed(name), args[i])
+			}
+		}
+		sorted = append(sorted, args[i])
 	}
-	return append(append(sorted, "--"), rest...), given
+	return append(append(sorted, "--"), rest...), given, nil
+}
+
+// flagName is the name of the flag that a word is, if it is one.
+func flagName(word string) (name string, hasValue, isFlag bool) {
+	name = strings.TrimLeft(word, "-")
+	if name == word || name == "" || name[0] >= '0' && name[0] <= '9' {
+		return "", false, false
+	}
+	name, _, hasValue = strings.Cut(name, "=")
+	return name, hasValue, true
 }
 
 // findFlag looks a flag up by any of its names.

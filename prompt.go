@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 
+	"github.com/chzyer/readline"
 	"github.com/manifoldco/promptui"
 	"github.com/smallstep/cli-utils/ui"
 	"golang.org/x/term"
@@ -56,7 +58,13 @@ func atTerminal[T any](ctx context.Context, flag string, prompt func() (T, error
 		return none, noTerminal(flag)
 	}
 	defer restore()
-	// ui writes to os.Stderr, whatever that is at the time.
+	// ui reads from the terminal where standard input is none, but its Select
+	// does so only if readline is told.
+	if !readline.DefaultIsTerminal() {
+		defer func(stdin io.ReadCloser) { readline.Stdin = stdin }(readline.Stdin)
+		readline.Stdin = tty
+	}
+	// It writes to os.Stderr, whatever that is at the time.
 	if !term.IsTerminal(int(os.Stderr.Fd())) {
 		defer func(stderr *os.File) { os.Stderr = stderr }(os.Stderr)
 		os.Stderr = tty
@@ -95,8 +103,10 @@ func checkTerminal(flag string) error {
 }
 
 func noTerminal(flag string) *problem {
-	return usagef("%s is missing, and there is no terminal to ask for it", flag)
+	return usagef("%s is missing, and %w", flag, errNoTerminal)
 }
+
+var errNoTerminal = errors.New("there is no terminal to ask for it")
 
 // promptTemplates are ui's, or the same without colour.
 func promptTemplates() *promptui.PromptTemplates {

@@ -62,6 +62,16 @@ func parseReason(s string) (reason, error) {
 	return reason{}, err
 }
 
+// reasonName is the name of a code, or its number where there is none.
+func reasonName(code int) string {
+	for _, r := range reasons {
+		if r.code == code {
+			return r.name
+		}
+	}
+	return strconv.Itoa(code)
+}
+
 // normalizeReason brings a name into the one form that is compared.
 func normalizeReason(s string) string {
 	return strings.ToLower(strings.NewReplacer(" ", "", "-", "", "_", "", "\t", "").Replace(s))

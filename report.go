@@ -14,11 +14,17 @@ package main
 // claimed beyond what is known: revoked means that the CA has confirmed it.
 
 import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
+	"text/tabwriter"
+	"time"
 	"unicode"
 
 	"golang.org/x/term"
@@ -168,18 +174,166 @@ const (
 	statusFailed         status = "failed"
 	statusUnknown        status = "unknown"
 	statusNotAttempted   status = "not-attempted"
+	statusPlanned        status = "planned"
 )
 
 // An outcome is what is known about one certificate at the end.
 type outcome struct {
-	target *target
-	status status
-	err    error // why, unless it is revoked now or was before
+	target    *target
+	status    status
+	err       error // why, unless it is revoked now or was before
+	attempts  int
+	time      time.Time
+	requestID string  // of the last attempt
+	crlStale  bool    // an attempt failed in a way that can leave the CRL behind
+	verified  *bool   // whether it was found on record; nil if nobody looked
+	record    *record // what was found
 }
 
 // done tells whether the certificate is known to be revoked.
 func (o *outcome) done() bool {
 	return o.status == statusRevoked || o.status == statusAlreadyRevoked
+}
+
+// A report says what becomes of the targets, to a person and, with --format
+// json, to a program.
+type report struct {
+	options      *options
+	ca           string
+	authorizedBy string
+}
+
+// arrived takes one outcome as it happens. What --verify may still change is
+// not written before it has.
+func (r *report) arrived(o *outcome) {
+	sayOutcome(o)
+	if !r.options.verify {
+		r.write(o)
+	}
+}
+
+// conclude writes what is left to write and turns what has happened into the
+// error that the run ends with.
+func (r *report) conclude(ctx context.Context, targets []*target, outcomes []*outcome, err error) error {
+	if outcomes == nil && exitCode(err) != exitUsage {
+		for _, t := range targets {
+			r.write(&outcome{target: t, status: statusNotAttempted, err: err, time: time.Now().UTC()})
+		}
+	}
+	if r.options.verify {
+		for _, o := range outcomes {
+			r.sayVerified(o)
+			r.write(o)
+		}
+	}
+	if r.options.dryRun && !r.options.json && outcomes != nil {
+		printPlan(r, outcomes)
+	}
+	missing := slices.ContainsFunc(outcomes, func(o *outcome) bool { return !o.done() && o.status != statusPlanned })
+	switch {
+	case ctx.Err() != nil:
+		err = errInterrupted
+	case missing && err != nil:
+		sayProblem(err)
+		fallthrough
+	case missing:
+		err = &problem{error: errReported, code: exitFailed}
+	}
+	return err
+}
+
+// An object is the JSON form of an outcome, which the README documents.
+type object struct {
+	Serial       string   `json:"serial"`
+	Status       status   `json:"status"`
+	Attempts     int      `json:"attempts"`
+	Time         string   `json:"time"`
+	ReasonCode   *int     `json:"reasonCode,omitempty"`
+	ReasonName   string   `json:"reasonName,omitempty"`
+	Reason       string   `json:"reason,omitempty"`
+	AuthorizedBy string   `json:"authorizedBy,omitempty"`
+	CA           string   `json:"ca,omitempty"`
+	Subject      string   `json:"subject,omitempty"`
+	SANs         []string `json:"sans,omitempty"`
+	NotAfter     string   `json:"notAfter,omitempty"`
+	RequestID    string   `json:"requestId,omitempty"`
+	Error        string   `json:"error,omitempty"`
+	Verified     *bool    `json:"verified,omitempty"`
+}
+
+// write writes an outcome as JSON, if that is asked for.
+func (r *report) write(o *outcome) {
+	if !r.options.json {
+		return
+	}
+	line, err := json.Marshal(r.object(o))
+	if err == nil {
+		_, err = fmt.Println(string(line))
+	}
+	if err != nil {
+		sayProblem(fmt.Errorf("writing the outcome: %w", err))
+	}
+}
+
+func (r *report) object(o *outcome) *object {
+	j := &object{
+		Serial: o.target.serial.String(), Status: o.status, Attempts: o.attempts, Time: o.time.Format(time.RFC3339),
+		AuthorizedBy: r.authorizedBy, CA: r.ca, RequestID: o.requestID, Verified: o.verified,
+	}
+	if o.err != nil && !o.done() && o.status != statusPlanned {
+		j.Error = o.err.Error()
+	}
+	if code, name, text, ok := r.reasonOf(o); ok {
+		j.ReasonCode, j.ReasonName, j.Reason = &code, name, text
+	}
+	if cert := o.target.cert; cert != nil {
+		j.Subject, j.SANs, j.NotAfter = cert.Subject.String(), sansOf(cert), cert.NotAfter.UTC().Format(time.RFC3339)
+	}
+	return j
+}
+
+// reasonOf is the reason on record: what was read, or what the CA has just
+// confirmed or would be asked to record.
+func (r *report) reasonOf(o *outcome) (code int, name, text string, ok bool) {
+	switch {
+	case o.record != nil:
+		code, text = o.record.code, o.record.reason
+	case o.status == statusRevoked || o.status == statusPlanned:
+		code, text = r.options.reasonCode.code, r.options.reason
+	default:
+		return 0, "", "", false
+	}
+	if o.record != nil && text == "" && o.status == statusRevoked {
+		text = r.options.reason // a CRL has no text
+	}
+	return code, reasonName(code), text, true
+}
+
+// sansOf are the subject alternative names of a certificate.
+func sansOf(cert *x509.Certificate) []string {
+	names := slices.Concat(cert.DNSNames, cert.EmailAddresses)
+	for _, ip := range cert.IPAddresses {
+		names = append(names, ip.String())
+	}
+	for _, u := range cert.URIs {
+		names = append(names, u.String())
+	}
+	return names
+}
+
+// printPlan prints what a dry run has found, as a table on standard output.
+func printPlan(r *report, outcomes []*outcome) {
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "SERIAL NUMBER\tSTATUS\tREASON\tSUBJECT\tAUTHORIZED BY")
+	for _, o := range outcomes {
+		_, reason, _, _ := r.reasonOf(o)
+		subject := "-"
+		if o.target.cert != nil {
+			subject = o.target.cert.Subject.String()
+		}
+		fmt.Fprintln(w, strings.Join([]string{o.target.serial.String(), string(o.status), reason, printable(subject), printable(r.authorizedBy)}, "\t"))
+	}
+	_ = w.Flush()
 }
 
 // sayOutcome prints what became of one certificate.
@@ -190,13 +344,33 @@ func sayOutcome(o *outcome) {
 		say("Certificate with Serial Number %s has been revoked.", serial)
 	case statusAlreadyRevoked:
 		say("Certificate with Serial Number %s was already revoked.", serial)
-		say("hint: the reason on record is the one that was given then")
+		if o.attempts > 1 {
+			say("hint: perhaps by attempt %d of this run, whose reply was lost", o.attempts-1)
+		} else {
+			say("hint: the reason on record is the one that was given then")
+		}
+		if o.crlStale {
+			sayMarked(warn, "the CA failed after it had stored the revocation: its CRL may lack it until the next one")
+		}
+	case statusPlanned:
 	case statusNotAttempted:
 		say("Certificate with Serial Number %s was not attempted.", serial)
 	case statusUnknown:
 		sayProblem(fmt.Errorf("it is not known whether the certificate with serial number %s is revoked: %w", serial, o.err))
-		say("hint: run the same command again: it says 'already revoked' if this attempt went through")
+		say("hint: run the same command again with a new token, if it had one: it says 'already revoked' if this went through")
 	default:
 		sayProblem(fmt.Errorf("the certificate with serial number %s was not revoked: %w", serial, o.err))
 	}
+}
+
+// sayVerified prints what is on record about one certificate.
+func (r *report) sayVerified(o *outcome) {
+	if o.verified == nil {
+		return
+	}
+	if o.record == nil {
+		sayMarked(warn, "serial number %s is not on record as revoked", o.target.serial)
+		return
+	}
+	sayMarked(good, "serial number %s is on record as revoked at %s, reason %s", o.target.serial, o.record.time.UTC().Format(time.RFC3339), reasonName(o.record.code))
 }

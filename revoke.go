@@ -1,11 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"slices"
 	"strings"
 	"time"
 
@@ -36,12 +36,27 @@ and the flag may be repeated`},
 		cli.BoolFlag{Name: "allow-unknown", EnvVar: commandLineOnly, Usage: `Revoke also what cannot be shown to be a certificate of this CA`},
 		cli.BoolFlag{Name: "force, f", EnvVar: commandLineOnly, Usage: `Answer yes where a confirmation is asked for`},
 	}},
+	{"HOW", []cli.Flag{
+		cli.BoolFlag{Name: "dry-run", EnvVar: commandLineOnly, Usage: `Do everything but revoke, and show what would be revoked`},
+		cli.BoolFlag{Name: "verify", EnvVar: commandLineOnly, Usage: `Look afterwards whether the CA's CRL has it, offline in the database.
+With --dry-run: look at the present state`},
+		cli.StringFlag{Name: "format", Value: "text", Usage: `What to print on standard output: text or json, a <format>. With json it
+is one object for each certificate, a line each`},
+		cli.DurationFlag{Name: "timeout", Value: 30 * time.Second, Usage: `How long one request may take, a <duration>; 30s unless given`},
+		cli.DurationFlag{Name: "retry-for", Value: 30 * time.Second, Usage: `How long to try again what fails for a passing reason, a <duration>;
+30s unless given, 0s for never`},
+	}},
 	{"WHO AUTHORIZES IT", []cli.Flag{
-		cli.StringFlag{Name: "provisioner, issuer", Usage: `The <name> of the JWK provisioner; needed only where several fit`},
+		cli.StringFlag{Name: "provisioner, issuer", Usage: `The <name> of the provisioner; needed only where several fit`},
 		cli.StringFlag{Name: "kid", Usage: `The key ID (<kid>) of the provisioner`},
-		cli.StringFlag{Name: "provisioner-password-file, password-file", Usage: `A <file> with the password of the provisioner's key`},
+		cli.StringFlag{Name: "provisioner-password-file, password-file", Usage: `A <file> with the password of the provisioner's key, of
+--provisioner-key or of --x5c-key`},
 		cli.StringFlag{Name: "provisioner-key", Usage: `A <file> with the provisioner's private key (JWK or PEM), for a CA that
 does not hand it out`},
+		cli.StringFlag{Name: "x5c-cert", Usage: `A certificate that an X5C provisioner trusts, a PEM <file>; it may hold the
+chain too`},
+		cli.StringFlag{Name: "x5c-key", Usage: `The private key of --x5c-cert, a PEM <file>`},
+		cli.StringSliceFlag{Name: "x5c-chain", Usage: `A PEM <file> with more of the chain of --x5c-cert; may be repeated`},
 		cli.StringFlag{Name: "token", Usage: `A one-time <token> for the serial number, as made by step ca token --revoke.
 Others can see it in the list of processes: prefer --token-file`},
 		cli.StringFlag{Name: "token-file", Usage: `A <file> with such a token`},
@@ -159,12 +174,16 @@ type authority interface {
 	// Revoke revokes one certificate. Without an error the CA has confirmed
 	// it; errAlreadyRevoked and noAnswer are the errors that are no refusal.
 	Revoke(context.Context, *api.RevokeRequest) error
+	// Evidence returns what the CA has on record.
+	Evidence(context.Context) (evidence, error)
 	// Touched tells whether the CA was contacted or its database opened. It
 	// parts the exit codes 1 and 2.
 	Touched() bool
 	// Close must be called after every run. Its error means that something
 	// beyond the revocations is missing.
 	Close(context.Context) error
+	// String names the CA: its URL, or its configuration file.
+	String() string
 }
 
 var (
@@ -175,7 +194,11 @@ var (
 // noAnswer is an error of a revocation that may have happened all the same.
 type noAnswer struct{ error }
 
+// notSent is an error of a revocation that has not reached the CA.
+type notSent struct{ error }
+
 func (e noAnswer) Unwrap() error { return e.error }
+func (e notSent) Unwrap() error  { return e.error }
 
 // revoke revokes what the options ask for. Nothing is sent or written before
 // everything that can be checked has been.
@@ -189,7 +212,7 @@ func revoke(ctx context.Context, o *options) error {
 	}
 	var client *tls.Certificate
 	if o.keyFile != "" {
-		if client, err = clientCertificate(ctx, o); err != nil {
+		if client, err = clientCertificate(ctx, o, targets[0]); err != nil {
 			return err
 		}
 	}
@@ -198,28 +221,51 @@ func revoke(ctx context.Context, o *options) error {
 			return err
 		}
 	}
-	if err := readProvisionerFiles(ctx, o); err != nil {
+	if err := readCredentials(ctx, o); err != nil {
 		return usageError(err)
 	}
 	ca, err := connect(ctx, o, client)
 	if err != nil {
 		return err
 	}
-	outcomes, err := revokeAll(ctx, o, ca, targets)
+	r := &report{options: o, ca: ca.String()}
+	outcomes, err := carryOut(ctx, o, ca, targets, r)
 	if err != nil {
 		err = codedError(err, ca.Touched())
 	}
-	return conclude(ctx, outcomes, err, ca.Close(ctx))
+	if err == nil && o.verify {
+		err = verify(ctx, ca, outcomes)
+	}
+	err = cmp.Or(err, ca.Close(ctx))
+	return r.conclude(ctx, targets, outcomes, err)
+}
+
+// carryOut takes the last steps before the first revocation, and then revokes.
+// An error means that none was attempted.
+func carryOut(ctx context.Context, o *options, ca authority, targets []*target, r *report) ([]*outcome, error) {
+	if err := checkIssued(ctx, o, ca, targets); err != nil {
+		return nil, err
+	}
+	proof, err := newAuthorizer(ctx, o, ca)
+	if err != nil {
+		return nil, err
+	}
+	r.authorizedBy = proof.String()
+	if err := ca.Open(ctx, targets); err != nil {
+		return nil, err
+	}
+	b := &batch{options: o, ca: ca, proof: proof, targets: targets}
+	return b.run(ctx, r.arrived), nil
 }
 
 // codedError parts the exit codes: a mistake in the command that came to light
-// only with the CA's help is no usage error.
+// only with the CA's help is no usage error, but an answer that is missing is.
 func codedError(err error, touched bool) error {
 	if !touched {
 		return usageError(err)
 	}
 	var p *problem
-	if errors.As(err, &p) && p.code == exitUsage {
+	if errors.As(err, &p) && p.code == exitUsage && !errors.Is(err, errNoTerminal) {
 		p.code = exitFailed
 	}
 	return err
@@ -246,89 +292,14 @@ func confirmReason(ctx context.Context, o *options) error {
 }
 
 // connect prepares the CA that the options name.
-func connect(ctx context.Context, o *options, client *tls.Certificate) (authority, error) {
+func connect(ctx context.Context, o *options, client *tls.Certificate) (ca authority, err error) {
 	if o.offline {
-		return newOffline(o, client)
+		ca, err = newOffline(o, client)
+	} else {
+		ca, err = newOnline(ctx, o, client)
 	}
-	return newOnline(ctx, o, client)
-}
-
-// revokeAll revokes the targets one after the other, and says what became of
-// each. An error means that none was attempted.
-func revokeAll(ctx context.Context, o *options, ca authority, targets []*target) ([]outcome, error) {
-	if err := checkIssued(ctx, o, ca, targets); err != nil {
-		return nil, err
+	if err == nil && o.dryRun {
+		ca = dryRun{ca}
 	}
-	proof, err := newAuthorizer(ctx, o, ca)
-	if err != nil {
-		return nil, err
-	}
-	if err := ca.Open(ctx, targets); err != nil {
-		return nil, err
-	}
-	inFlight, cancel := afterwards(ctx, grace-time.Second)
-	defer cancel()
-	outcomes := make([]outcome, 0, len(targets))
-	for _, t := range targets {
-		done := outcome{target: t, status: statusNotAttempted}
-		if ctx.Err() == nil {
-			done.err = revokeOne(inFlight, o, ca, proof, t)
-			done.status = statusOf(done.err)
-		}
-		sayOutcome(&done)
-		outcomes = append(outcomes, done)
-	}
-	return outcomes, nil
-}
-
-// revokeOne revokes one certificate.
-func revokeOne(ctx context.Context, o *options, ca authority, proof authorizer, t *target) error {
-	serial := t.serial.String()
-	token, err := proof.Token(serial)
-	if err != nil {
-		return err
-	}
-	return ca.Revoke(ctx, &api.RevokeRequest{
-		Serial: serial, OTT: token, Reason: o.reason, ReasonCode: o.reasonCode.code, Passive: true,
-	})
-}
-
-// statusOf tells what the error of a revocation says about the certificate.
-func statusOf(err error) status {
-	switch {
-	case err == nil:
-		return statusRevoked
-	case errors.Is(err, errAlreadyRevoked):
-		return statusAlreadyRevoked
-	case errors.As(err, new(noAnswer)):
-		return statusUnknown
-	}
-	return statusFailed
-}
-
-// afterwards is ctx, ended a while later.
-func afterwards(ctx context.Context, while time.Duration) (context.Context, context.CancelFunc) {
-	later, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, func() { time.AfterFunc(while, cancel) })
-	return later, func() { stop(); cancel() }
-}
-
-// conclude turns what has happened into the error that the run ends with. What
-// was to come after the revocations (closeErr) counts least.
-func conclude(ctx context.Context, outcomes []outcome, err, closeErr error) error {
-	missing := slices.ContainsFunc(outcomes, func(o outcome) bool { return !o.done() })
-	switch {
-	case err != nil || ctx.Err() != nil || missing:
-		if closeErr != nil {
-			sayProblem(closeErr)
-		}
-		switch {
-		case ctx.Err() != nil:
-			return errInterrupted
-		case err != nil:
-			return err
-		}
-		return &problem{error: errReported, code: exitFailed}
-	}
-	return closeErr
+	return ca, err
 }

@@ -129,16 +129,19 @@ func TestFlagsFirst(t *testing.T) {
 		{"--reason=x 123 --reason-code 1", "--reason=x --reason-code 1 -- 123", "reason reasonCode"},
 		{"-reason x 123", "-reason x -- 123", "reason"},
 		{"--issuer a --password-file b", "--issuer a --password-file b --", "provisioner provisioner-password-file"},
-		{"--reason --offline 123", "--reason --offline -- 123", "reason"},
+		{"--reason=--offline 123", "--reason=--offline -- 123", "reason"},
+		{"--reason --nonsense 123", "--reason --nonsense -- 123", "reason"},
 		{"--reasonCode -1 123", "--reasonCode -1 -- 123", "reasonCode"},
 		{"-5", "-- -5", ""},
 		{"123 -- --reason", "-- 123 --reason", ""},
 		{"- 123", "-- - 123", ""},
 		{"--nonsense 123", "--nonsense -- 123", ""},
-		{"123 --reason", "--reason", "reason"},
 	}
 	for _, tt := range tests {
-		sorted, given := flagsFirst(allFlags(), strings.Fields(tt.in))
+		sorted, given, err := flagsFirst(allFlags(), strings.Fields(tt.in))
+		if err != nil {
+			t.Errorf("flagsFirst(%q): %v", tt.in, err)
+		}
 		if got := strings.Join(sorted, " "); got != tt.want {
 			t.Errorf("flagsFirst(%q) = %q, want %q", tt.in, got, tt.want)
 		}
@@ -146,6 +149,21 @@ func TestFlagsFirst(t *testing.T) {
 		if got := strings.Join(slices.Sorted(maps.Keys(given)), " "); got != tt.given {
 			t.Errorf("flagsFirst(%q): given %q, want %q", tt.in, got, tt.given)
 		}
+	}
+}
+
+func TestFlagWithoutValue(t *testing.T) {
+	t.Parallel()
+	tests := []struct{ in, wantErr, wantHint string }{
+		{"123 --reason", "--reason has no value", ""},
+		{"--reason -- 123", "--reason has no value", ""},
+		{"--reason --offline 123", "--reason has no value, but the flag --offline after it", "--reason=--offline"},
+		{"--token -f 123", "--token has no value, but the flag -f after it", ""},
+		{"--cert --key=x.key", "--cert has no value, but the flag --key after it", ""},
+	}
+	for _, tt := range tests {
+		_, _, err := flagsFirst(allFlags(), strings.Fields(tt.in))
+		checkProblem(t, tt.in, err, tt.wantErr, tt.wantHint)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"math/big"
 	"os"
+	"runtime"
 	"slices"
 	"time"
 
@@ -19,8 +20,9 @@ import (
 // A target is one certificate to revoke.
 type target struct {
 	serial *big.Int
-	cert   *x509.Certificate // nil where only the serial number is known
-	source string            // where it comes from, for messages
+	cert   *x509.Certificate   // nil where only the serial number is known
+	chain  []*x509.Certificate // what else is in its file
+	source string              // where it comes from, for messages
 }
 
 // readTargets reads and checks everything that is to be revoked. A certificate
@@ -36,11 +38,15 @@ func readTargets(ctx context.Context, o *options) ([]*target, error) {
 	}
 	// Certificates first: where one is also named by number, more is known of it.
 	for _, file := range o.certFiles {
-		cert, err := readCertificate(file)
+		certs, err := readBundle(file)
 		if err != nil {
 			return nil, err
 		}
-		add(&target{cert.SerialNumber, cert, file})
+		if certs[0].IsCA {
+			return nil, usagef("the first certificate in %s is that of a CA (%s)", file, certs[0].Subject).
+				hint("step-ca revokes the certificates that it issues, not those of CAs")
+		}
+		add(&target{certs[0].SerialNumber, certs[0], certs[1:], file})
 	}
 	if len(o.serials) == 0 && len(o.certFiles) == 0 {
 		serial, err := ask(ctx, "a serial number or --cert", "What is the serial number of the certificate to revoke? (`step certificate inspect FILE` shows it)",
@@ -62,20 +68,6 @@ func readTargets(ctx context.Context, o *options) ([]*target, error) {
 		add(&target{serial: serial, source: arg})
 	}
 	return targets, nil
-}
-
-// readCertificate reads the first certificate of a file, which must not be one
-// of a CA.
-func readCertificate(file string) (*x509.Certificate, error) {
-	certs, err := readBundle(file)
-	if err != nil {
-		return nil, err
-	}
-	if certs[0].IsCA {
-		return nil, usagef("the first certificate in %s is that of a CA (%s)", file, certs[0].Subject).
-			hint("step-ca revokes the certificates that it issues, not those of CAs")
-	}
-	return certs[0], nil
 }
 
 const certFileHint = "--cert names a PEM file with a certificate in it"
@@ -105,13 +97,8 @@ func readBundle(file string) ([]*x509.Certificate, error) {
 
 // clientCertificate is the certificate of --cert with the key of --key, for
 // mTLS. The rest of the certificate's file goes with it as its chain.
-func clientCertificate(ctx context.Context, o *options) (*tls.Certificate, error) {
-	file := o.certFiles[0]
-	certs, err := readBundle(file)
-	if err != nil {
-		return nil, err
-	}
-	leaf := certs[0]
+func clientCertificate(ctx context.Context, o *options, t *target) (*tls.Certificate, error) {
+	file, leaf := t.source, t.cert
 	switch now := time.Now(); {
 	case now.After(leaf.NotAfter):
 		return nil, usagef("the certificate in %s expired at %s and cannot authorize its own revocation", file, leaf.NotAfter.UTC().Format(time.RFC3339)).
@@ -124,30 +111,48 @@ func clientCertificate(ctx context.Context, o *options) (*tls.Certificate, error
 	if err != nil {
 		return nil, err
 	}
-	public, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool })
-	if !ok || !public.Equal(leaf.PublicKey) {
+	if !isKeyPair(key, leaf) {
 		return nil, usagef("the key in %s does not belong to the certificate in %s", o.keyFile, file)
 	}
-	client := &tls.Certificate{PrivateKey: key, Leaf: leaf}
-	for _, c := range certs {
+	client := &tls.Certificate{PrivateKey: key, Leaf: leaf, Certificate: [][]byte{leaf.Raw}}
+	for _, c := range t.chain {
 		client.Certificate = append(client.Certificate, c.Raw)
 	}
 	return client, nil
 }
 
-const keyFileHint = "--key names a PEM file with the private key of the certificate in --cert"
+// isKeyPair tells whether a key is that of a certificate.
+func isKeyPair(key crypto.Signer, cert *x509.Certificate) bool {
+	public, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool })
+	return ok && public.Equal(cert.PublicKey)
+}
 
-// readKey reads a private key in PEM and asks for its password if it needs one.
-func readKey(ctx context.Context, file, passwordFile, passwordFlag string) (crypto.Signer, error) {
+// readSecret reads a file that nobody else should be able to read.
+func readSecret(file, what string) ([]byte, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
-		return nil, usagef("reading the private key: %w", err)
+		return nil, usagef("reading %s: %w", what, err)
+	}
+	if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o004 != 0 && runtime.GOOS != "windows" {
+		sayMarked(warn, "%s can be read by everybody on this host (mode %#o)", file, info.Mode().Perm())
+	}
+	return data, nil
+}
+
+const keyFileHint = "--key names a PEM file with the private key of the certificate in --cert"
+
+// readKey reads a private key in PEM. If it is encrypted and no password is
+// given it asks for one.
+func readKey(ctx context.Context, file, passwordFile, passwordFlag string) (crypto.Signer, error) {
+	data, err := readSecret(file, "the private key")
+	if err != nil {
+		return nil, err
 	}
 	var notAsked error
 	opts := []pemutil.Options{pemutil.WithFilename(file), pemutil.WithFirstBlock(),
-		pemutil.WithPasswordPrompt("Please enter the password to decrypt "+file, func(question string) (password []byte, err error) {
-			password, notAsked = askPassword(ctx, passwordFlag, question)
-			return password, notAsked
+		pemutil.WithPasswordPrompt("Please enter the password to decrypt "+file, func(question string) (typed []byte, err error) {
+			typed, notAsked = askPassword(ctx, passwordFlag, question)
+			return typed, notAsked
 		})}
 	if passwordFile != "" {
 		password, err := readPassword(passwordFile)
@@ -177,9 +182,9 @@ func readKey(ctx context.Context, file, passwordFile, passwordFlag string) (cryp
 // readPassword reads a password from a file; white space at its end is not
 // part of it, as with step.
 func readPassword(file string) ([]byte, error) {
-	data, err := os.ReadFile(file)
+	data, err := readSecret(file, "the password")
 	if err != nil {
-		return nil, usagef("reading the password: %w", err)
+		return nil, err
 	}
 	password := bytes.TrimRight(data, " \t\r\n\v\f")
 	if len(password) == 0 {

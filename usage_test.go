@@ -56,6 +56,7 @@ exec step ca provisioner add hosts --type X5C --x5c-roots ca/certs/root_ca.crt
 ca start
 issue victim friend --provisioner admin
 exec step crypto change-pass victim.key --out encrypted.key --new-password-file ca/password
+chmod 0600 encrypted.key
 ca stop
 snapshot
 exec cp -R ca/db stopped.db
@@ -389,9 +390,12 @@ hint: the clock here or on the CA may be off
 hint: the host in --ca-url may not be one of the CA's dnsNames
 hint: the CA may have restarted after the token was made
 hint: the token may have been used before: each works once`},
-	{"--token $other_sum_token $victim", 1, `✔ CA: $ca_url
-error: the CA at $ca_url has no root certificate with the fingerprint $other_fingerprint: root certificate with fingerprint "$other_fingerprint" was not found (HTTP 404, request ID …)
-hint: check it, and --ca-url: 'step certificate fingerprint root_ca.crt' prints the right one on the CA's host`},
+	{"--token $other_sum_token $victim", 1, `✔ CA: $other_url
+error: the certificate with serial number $victim was not revoked: The request lacked necessary authorization to be completed. Please see the certificate authority logs for more info (HTTP 401, request ID …)
+hint: the clock here or on the CA may be off
+hint: the host in --ca-url may not be one of the CA's dnsNames
+hint: the CA may have restarted after the token was made
+hint: the token may have been used before: each works once`},
 
 	// Provisioners.
 	{"--provisioner nobody --password-file ca/password $victim", 1, `✔ CA: $ca_url
@@ -403,15 +407,15 @@ hint: its JWK provisioners are: admin, ops`},
 	{"--provisioner ops --kid $ca_kid --password-file ca/password $victim", 1, `✔ CA: $ca_url
 error: the provisioner "ops" has another key
 hint: leave out --provisioner, or check --kid and --provisioner-key`},
-	{"--password-file ca/provisioner-password $victim", 1, `✔ CA: $ca_url
+	{"--password-file ca/provisioner-password $victim", 2, `✔ CA: $ca_url
 error: --provisioner is missing, and there is no terminal to ask for it
 hint: fitting are: admin (JWK) [kid: $ca_kid], ops (JWK) [kid: $ops_kid]`},
 	{"--provisioner web --password-file ca/password $victim", 1, `✔ CA: $ca_url
 error: the provisioner "web" is of type ACME and cannot authorize a revocation: ACME has no tokens
-hint: use a JWK provisioner, or the certificate itself with --cert and --key`},
+hint: use a JWK or X5C provisioner, or the certificate itself with --cert and --key`},
 	{"--provisioner hosts --password-file ca/password $victim", 1, `✔ CA: $ca_url
-error: the provisioner "hosts" is of type X5C and cannot authorize a revocation: this version cannot sign tokens for it
-hint: use a JWK provisioner, or the certificate itself with --cert and --key`},
+error: the provisioner "hosts" is of type X5C
+hint: authorize with a certificate that it trusts: --x5c-cert and --x5c-key`},
 	{"--provisioner-key stranger.jwk $victim", 1, `✔ CA: $ca_url
 error: the key in stranger.jwk is not that of a provisioner of this CA
 hint: its JWK provisioners are: admin, ops`},
@@ -420,37 +424,37 @@ error: the provisioner "ops" has another key
 hint: leave out --provisioner, or check --kid and --provisioner-key`},
 	{"$types --provisioner a-oidc $victim", 2, `✔ CA: offline, conf/types.json
 error: the provisioner "a-oidc" is of type OIDC and cannot authorize a revocation: the subject of its tokens is a user, and step-ca wants the serial number there
-hint: use a JWK provisioner, or the certificate itself with --cert and --key`},
+hint: use a JWK or X5C provisioner, or the certificate itself with --cert and --key`},
 	{"$types --provisioner a-acme $victim", 2, `✔ CA: offline, conf/types.json
 error: the provisioner "a-acme" is of type ACME and cannot authorize a revocation: ACME has no tokens
-hint: use a JWK provisioner, or the certificate itself with --cert and --key`},
+hint: use a JWK or X5C provisioner, or the certificate itself with --cert and --key`},
 	{"$types --provisioner a-x5c $victim", 2, `✔ CA: offline, conf/types.json
-error: the provisioner "a-x5c" is of type X5C and cannot authorize a revocation: this version cannot sign tokens for it
-hint: use a JWK provisioner, or the certificate itself with --cert and --key`},
+error: the provisioner "a-x5c" is of type X5C
+hint: authorize with a certificate that it trusts: --x5c-cert and --x5c-key`},
 	{"$types --provisioner a-sshpop $victim", 2, `✔ CA: offline, conf/types.json
 error: the provisioner "a-sshpop" is of type SSHPOP and cannot authorize a revocation: it is for SSH certificates
-hint: use a JWK provisioner, or the certificate itself with --cert and --key`},
+hint: use a JWK or X5C provisioner, or the certificate itself with --cert and --key`},
 	{"$types --provisioner a-k8ssa $victim", 2, `✔ CA: offline, conf/types.json
 error: the provisioner "a-k8ssa" is of type K8sSA and cannot authorize a revocation: the subject of its tokens is a service account, and step-ca wants the serial number there
-hint: use a JWK provisioner, or the certificate itself with --cert and --key`},
+hint: use a JWK or X5C provisioner, or the certificate itself with --cert and --key`},
 	{"$types --provisioner a-aws $victim", 2, `✔ CA: offline, conf/types.json
 error: the provisioner "a-aws" is of type AWS and cannot authorize a revocation: the subject of its tokens is an instance, and step-ca wants the serial number there
-hint: use a JWK provisioner, or the certificate itself with --cert and --key`},
+hint: use a JWK or X5C provisioner, or the certificate itself with --cert and --key`},
 	{"$types --provisioner a-gcp $victim", 2, `✔ CA: offline, conf/types.json
 error: the provisioner "a-gcp" is of type GCP and cannot authorize a revocation: the subject of its tokens is an instance, and step-ca wants the serial number there
-hint: use a JWK provisioner, or the certificate itself with --cert and --key`},
+hint: use a JWK or X5C provisioner, or the certificate itself with --cert and --key`},
 	{"$types --provisioner a-azure $victim", 2, `✔ CA: offline, conf/types.json
 error: the provisioner "a-azure" is of type Azure and cannot authorize a revocation: the subject of its tokens is an instance, and step-ca wants the serial number there
-hint: use a JWK provisioner, or the certificate itself with --cert and --key`},
+hint: use a JWK or X5C provisioner, or the certificate itself with --cert and --key`},
 	{"$types --provisioner a-scep $victim", 2, `✔ CA: offline, conf/types.json
 error: the provisioner "a-scep" is of type SCEP and cannot authorize a revocation: SCEP has no tokens
-hint: use a JWK provisioner, or the certificate itself with --cert and --key`},
+hint: use a JWK or X5C provisioner, or the certificate itself with --cert and --key`},
 	{"$types --provisioner a-nebula $victim", 2, `✔ CA: offline, conf/types.json
 error: the provisioner "a-nebula" is of type Nebula and cannot authorize a revocation: step-ca takes no revocations from it
-hint: use a JWK provisioner, or the certificate itself with --cert and --key`},
+hint: use a JWK or X5C provisioner, or the certificate itself with --cert and --key`},
 	{"$types $victim", 2, `✔ CA: offline, conf/types.json
-error: the CA has no JWK provisioner, and other types cannot authorize a revocation
-hint: revoke with the certificate itself: --cert and --key`},
+error: the CA has no JWK provisioner to authorize the revocation
+hint: only JWK and X5C provisioners can; or the certificate itself, with --cert and --key`},
 
 	// Offline.
 	{"$admin --offline $victim", 1, `✔ CA: offline, $WORK/ca/config/ca.json
@@ -475,8 +479,8 @@ hint: --ca-config names the CA's ca.json, --context the context that it is in`},
 	{"$admin --offline --ca-config conf/invalid.json $victim", 2, `✔ CA: offline, conf/invalid.json
 error: conf/invalid.json: the configuration is invalid: address cannot be empty`},
 	{"$admin --offline --ca-config conf/no-authority.json $victim", 2, `✔ CA: offline, conf/no-authority.json
-error: the CA has no JWK provisioner, and other types cannot authorize a revocation
-hint: revoke with the certificate itself: --cert and --key`},
+error: the CA has no JWK provisioner to authorize the revocation
+hint: only JWK and X5C provisioners can; or the certificate itself, with --cert and --key`},
 	{"$admin --offline --ca-config conf/no-root.json $victim", 2, `✔ CA: offline, conf/no-root.json
 error: reading the CA's root certificate: error reading "$WORK/none": no such file or directory
 hint: check "root" in ca.json`},
@@ -544,8 +548,13 @@ var excluding = []struct{ a, b, hint string }{
 	{"token-file", "provisioner-password-file", ""},
 	{"token", "provisioner-key", ""},
 	{"token-file", "provisioner-key", ""},
+	{"token", "x5c-cert", ""},
+	{"token-file", "x5c-cert", ""},
 	{"token", "offline", "step-ca takes only tokens made after it has started, and --offline starts it"},
 	{"token-file", "offline", "step-ca takes only tokens made after it has started, and --offline starts it"},
+	{"x5c-cert", "kid", ""},
+	{"x5c-cert", "provisioner-key", ""},
+	{"key", "x5c-cert", ""},
 	{"key", "provisioner", ""},
 	{"key", "kid", ""},
 	{"key", "provisioner-password-file", ""},
@@ -558,6 +567,9 @@ var excluding = []struct{ a, b, hint string }{
 var needing = []struct{ flag, other string }{
 	{"key", "cert"},
 	{"key-password-file", "key"},
+	{"x5c-cert", "x5c-key"},
+	{"x5c-key", "x5c-cert"},
+	{"x5c-chain", "x5c-cert"},
 	{"ca-config", "offline"},
 	{"ca-password-file", "offline"},
 }
@@ -567,6 +579,7 @@ var goodValues = map[string]string{
 	"token": "$token", "token-file": "good.token", "cert": "victim.crt", "key": "victim.key",
 	"provisioner": "admin", "kid": "$ca_kid", "provisioner-password-file": "ca/provisioner-password", "provisioner-key": "admin.jwk",
 	"offline": "true", "ca-url": "$ca_url", "root": "ca/certs/root_ca.crt", "fingerprint": "$ca_fingerprint",
+	"x5c-cert": "victim.crt", "x5c-key": "victim.key", "x5c-chain": "victim.crt",
 	"key-password-file": "ca/password", "ca-config": "ca/config/ca.json", "ca-password-file": "ca/password",
 }
 

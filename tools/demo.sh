@@ -2,6 +2,7 @@
 # Revokes certificates of a throwaway CA through the real `step`, and shows what that does.
 # Usage: tools/demo.sh PLUGIN STEP STEP-CA. Everything happens in a new temporary directory.
 set -eu
+umask 077
 
 dir=$(mktemp -d "${TMPDIR:-/tmp}/step-revoke-demo.XXXXXX")
 ca= # the process ID of step-ca while it runs
