@@ -285,12 +285,12 @@ func (o *options) findRoots(rootFile, fingerprint string, given map[string]bool)
 			return err
 		}
 	}
-	if o.roots != nil && o.fingerprint != "" && !hasFingerprint(o.roots, o.fingerprint) {
-		if given["root"] && given["fingerprint"] {
+	if given["root"] && given["fingerprint"] {
+		if !hasFingerprint(o.roots, o.fingerprint) {
 			return usagef("no certificate in %s has the fingerprint %s", rootFile, o.fingerprint).
 				hint("--root and --fingerprint must agree; one of them is enough")
 		}
-		o.fingerprint = ""
+		o.roots = slices.DeleteFunc(o.roots, func(c *x509.Certificate) bool { return x509util.Fingerprint(c) != o.fingerprint })
 	}
 	if t := o.token; t != nil && t.sha != "" {
 		switch {

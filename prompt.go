@@ -85,6 +85,8 @@ func atTerminal[T any](ctx context.Context, flag string, prompt func() (T, error
 		switch {
 		case errors.Is(r.err, promptui.ErrInterrupt):
 			return none, errInterrupted
+		case errors.Is(r.err, promptui.ErrEOF):
+			return none, usagef("%s is missing: no answer was given", flag)
 		case r.err != nil:
 			return none, usagef("%s is missing: %w", flag, r.err)
 		}
