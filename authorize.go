@@ -35,6 +35,8 @@ type authorizer interface {
 // newAuthorizer chooses the authorizer that the options ask for.
 func newAuthorizer(ctx context.Context, o *options, ca authority) (authorizer, error) {
 	switch {
+	case o.looks():
+		return nobody{}, nil
 	case o.keyFile != "":
 		return certificateItself{}, nil
 	case o.token != nil:
@@ -42,6 +44,13 @@ func newAuthorizer(ctx context.Context, o *options, ca authority) (authorizer, e
 	}
 	return newProvisioner(ctx, o, ca)
 }
+
+// nobody authorizes what changes nothing.
+type nobody struct{}
+
+func (nobody) Token(string) (string, error) { return "", nil }
+func (nobody) Repeatable() bool             { return false }
+func (nobody) String() string               { return "" }
 
 // certificateItself authorizes its own revocation: over mTLS, or by its key
 // having been shown to this process.
@@ -92,14 +101,14 @@ func readToken(raw, file string, given map[string]bool) (*givenToken, error) {
 		err = jwt.UnsafeClaimsWithoutVerification(&claims)
 	}
 	if err != nil {
-		return nil, usagef("the token is not a signed JSON Web Token").hint("'step ca token --revoke SERIAL-NUMBER' makes one; --token-file reads it from a file")
+		return nil, usagef("the token is not a signed JSON Web Token").hint("'step ca token SERIAL-NUMBER --revoke' makes one; --token-file reads it from a file")
 	}
 	t := &givenToken{raw: raw, claims: claims.Claims}
 	if claims.SHA == "" || len(t.claims.Audience) == 0 || !strings.HasPrefix(strings.ToLower(t.claims.Audience[0]), "http") {
 		return t, nil
 	}
 	if t.sha, err = parseFingerprint(claims.SHA); err != nil {
-		return nil, usagef("the root fingerprint in the token is not a SHA-256 fingerprint").hint("'step ca token --revoke SERIAL-NUMBER' makes a token with the right one")
+		return nil, usagef("the root fingerprint in the token is not a SHA-256 fingerprint").hint("'step ca token SERIAL-NUMBER --revoke' makes a token with the right one")
 	}
 	if t.url, err = parseURL(t.claims.Audience[0]); err != nil {
 		return nil, fmt.Errorf("the token's audience: %w", err)
@@ -113,7 +122,7 @@ func (t *givenToken) check(targets []*target) error {
 		return usagef("a token revokes one certificate, not %d", len(targets)).hint("leave out the token to revoke several with a provisioner")
 	}
 	serial := targets[0].serial.String()
-	makeOne := "make one with: step ca token --revoke " + serial
+	makeOne := "make one with: step ca token " + serial + " --revoke" // in this order: step takes a word after --revoke for its value
 	purpose := tokenPurpose(t.claims.Audience)
 	switch subject := t.claims.Subject; {
 	case purpose != "":
@@ -233,8 +242,12 @@ func readCredentials(ctx context.Context, o *options) (err error) {
 // --x5c-key.
 func readX5C(ctx context.Context, o *options) error {
 	var chain []*x509.Certificate
-	for _, file := range append([]string{o.x5cCert}, o.x5cChain...) {
-		certs, err := readBundle(file)
+	for i, file := range append([]string{o.x5cCert}, o.x5cChain...) {
+		flag := "--x5c-cert"
+		if i > 0 {
+			flag = "--x5c-chain"
+		}
+		certs, err := readBundle(file, flag)
 		if err != nil {
 			return err
 		}
@@ -243,7 +256,7 @@ func readX5C(ctx context.Context, o *options) error {
 	if leaf := chain[0]; time.Now().After(leaf.NotAfter) {
 		return usagef("the certificate in %s expired at %s", o.x5cCert, leaf.NotAfter.UTC().Format(time.RFC3339))
 	}
-	signer, err := readKey(ctx, o.x5cKey, o.provisionerPasswordFile, "--provisioner-password-file")
+	signer, err := readKey(ctx, o.x5cKey, o.provisionerPasswordFile, keyFlags{"--x5c-key", "--x5c-cert", "--provisioner-password-file"})
 	if err != nil {
 		return err
 	}
@@ -253,6 +266,7 @@ func readX5C(ctx context.Context, o *options) error {
 	if o.x5cEncoded, err = jose.ValidateX5C(chain, signer); err != nil {
 		return usagef("the certificate in %s cannot sign tokens: %w", o.x5cCert, err)
 	}
+	o.x5cCerts = chain
 	block, err := pemutil.Serialize(signer)
 	if err == nil {
 		o.signingKey, err = jose.ParseKey(pem.EncodeToMemory(block)) // knows which algorithm fits the key
@@ -274,8 +288,8 @@ func newProvisioner(ctx context.Context, o *options, ca authority) (*provisioner
 	}
 	p, ok := chosen.(*provisioner.JWK)
 	if !ok {
-		audience := ca.Audience() + "#" + chosen.GetIDForToken()
-		return &provisionerKey{chosen, audience, o.signingKey, token.WithX5CCerts(o.x5cEncoded)}, nil
+		name := url.URL{Fragment: chosen.GetIDForToken()}
+		return &provisionerKey{chosen, ca.Audience() + name.String(), o.signingKey, token.WithX5CCerts(o.x5cEncoded)}, nil
 	}
 	key := o.signingKey
 	if key == nil {
@@ -360,12 +374,13 @@ func chooseProvisioner(ctx context.Context, o *options, ca authority) (provision
 	if err != nil {
 		return nil, err
 	}
-	wanted, key := provisioner.TypeJWK, o.signingKey
+	wanted := provisioner.TypeJWK
 	if o.x5cCert != "" {
 		wanted = provisioner.TypeX5C
 	}
 	var fitting []provisioner.Interface
 	var names, labels []string
+	var untrusted error
 	for _, p := range all {
 		if p.GetType() != wanted {
 			if o.provisioner != "" && p.GetName() == o.provisioner {
@@ -374,28 +389,42 @@ func chooseProvisioner(ctx context.Context, o *options, ca authority) (provision
 			continue
 		}
 		names = append(names, p.GetName())
+		if o.provisioner != "" && p.GetName() != o.provisioner {
+			continue
+		}
 		label := fmt.Sprintf("%s (%s)", p.GetName(), p.GetType())
-		if jwk, ok := p.(*provisioner.JWK); ok {
-			if o.kid != "" && jwk.Key.KeyID != o.kid || key != nil && !isKeyOf(key, jwk) {
+		switch p := p.(type) {
+		case *provisioner.JWK:
+			if o.kid != "" && p.Key.KeyID != o.kid || o.signingKey != nil && !isKeyOf(o.signingKey, p) {
 				continue
 			}
-			label += fmt.Sprintf(" [kid: %s]", jwk.Key.KeyID)
+			label += fmt.Sprintf(" [kid: %s]", p.Key.KeyID)
+		case *provisioner.X5C:
+			if err := checkTrust(p, o.x5cCerts); err != nil {
+				untrusted = err
+				continue
+			}
 		}
-		if o.provisioner == "" || p.GetName() == o.provisioner {
-			fitting = append(fitting, p)
-			labels = append(labels, label)
-		}
+		fitting = append(fitting, p)
+		labels = append(labels, label)
 	}
 	its := fmt.Sprintf("its %s provisioners are: %s", wanted, listOf(names))
 	switch {
 	case len(names) == 0:
 		return nil, failf("the CA has no %s provisioner to authorize the revocation", wanted).
-			hint("only JWK and X5C provisioners can; or the certificate itself, with --cert and --key")
+			hint("only JWK and X5C provisioners can (X5C: --x5c-cert and --x5c-key); or the certificate itself, with --cert and --key")
 	case o.provisioner != "" && !slices.Contains(names, o.provisioner):
 		return nil, failf("the CA has no provisioner %q", o.provisioner).hint("%s", its)
+	case len(fitting) == 0 && untrusted != nil:
+		who := "the CA has no X5C provisioner that trusts"
+		if o.provisioner != "" {
+			who = fmt.Sprintf("the provisioner %q does not trust", o.provisioner)
+		}
+		return nil, failf("%s the certificate in %s: %w", who, o.x5cCert, untrusted).
+			hint("what leads from it to a root of the provisioner belongs into the same file or into --x5c-chain")
 	case len(fitting) == 0 && o.provisioner != "":
 		return nil, failf("the provisioner %q has another key", o.provisioner).hint("leave out --provisioner, or check --kid and --provisioner-key")
-	case len(fitting) == 0 && key != nil:
+	case len(fitting) == 0 && o.signingKey != nil:
 		return nil, failf("the key in %s is not that of a provisioner of this CA", o.provisionerKey).hint("%s", its)
 	case len(fitting) == 0:
 		return nil, failf("the CA has no JWK provisioner with the key ID %q", o.kid).hint("%s", its)
@@ -424,6 +453,21 @@ func unfit(p provisioner.Interface, wanted provisioner.Type) *problem {
 	}
 	return failf("the provisioner %q is of type %s and cannot authorize a revocation: %s", p.GetName(), p.GetType(), whyNot[p.GetType()]).
 		hint("use a JWK or X5C provisioner, or the certificate itself with --cert and --key")
+}
+
+// checkTrust finds out whether an X5C provisioner will take tokens that are
+// signed for a certificate (authority/provisioner/x5c.go, X5C.authorizeToken).
+func checkTrust(p *provisioner.X5C, chain []*x509.Certificate) error {
+	opts := x509.VerifyOptions{
+		Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(),
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	opts.Roots.AppendCertsFromPEM(p.Roots)
+	for _, c := range chain[1:] {
+		opts.Intermediates.AddCert(c)
+	}
+	_, err := chain[0].Verify(opts)
+	return err
 }
 
 // isKeyOf tells whether a private key is that of a provisioner.

@@ -27,7 +27,7 @@ type batch struct {
 // each as it happens. After a signal it attempts no more of them; what is in
 // flight may still finish.
 func (b *batch) run(ctx context.Context, each func(*outcome)) []*outcome {
-	inFlight, cancel := afterwards(ctx, grace-time.Second)
+	inFlight, cancel := afterwards(ctx, grace)
 	defer cancel()
 	var outcomes []*outcome
 	for _, t := range b.targets {
@@ -46,7 +46,7 @@ func (b *batch) run(ctx context.Context, each func(*outcome)) []*outcome {
 // while that may help and for as long as --retry-for says. Once an attempt has
 // gone without an answer, only a later one can tell whether it went through.
 func (b *batch) revoke(ctx, inFlight context.Context, o *outcome) {
-	var unanswered, refusedOnce bool
+	var refusedOnce bool
 	attempt := func() (struct{}, error) {
 		o.attempts++
 		o.err = b.send(inFlight, o)
@@ -58,7 +58,7 @@ func (b *batch) revoke(ctx, inFlight context.Context, o *outcome) {
 			refusedOnce = true // the CA may have restarted after the token was made
 			return struct{}{}, &backoff.RetryAfterError{}
 		case errors.As(o.err, new(noAnswer)):
-			unanswered = true
+			o.unanswered = true
 			o.crlStale = o.crlStale || a != nil && a.status == http.StatusInternalServerError
 		case !errors.As(o.err, new(notSent)) && (a == nil || a.status != http.StatusTooManyRequests):
 			return struct{}{}, nil
@@ -81,7 +81,7 @@ func (b *batch) revoke(ctx, inFlight context.Context, o *outcome) {
 	switch o.status = statusOf(o.err); {
 	case o.status == statusPlanned:
 		o.attempts, o.requestID = 0, ""
-	case o.status == statusFailed && unanswered:
+	case o.status == statusFailed && o.unanswered:
 		o.status = statusUnknown
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"os"
@@ -183,7 +184,9 @@ func checkServerDatabase(cfg *db.Config) error {
 		return nil
 	}
 	defer conn.Close()
-	err := conn.Ping()
+	ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
+	defer cancel()
+	err := conn.PingContext(ctx)
 	var pg *pgconn.PgError
 	var my *mysql.MySQLError
 	switch {

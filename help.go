@@ -24,11 +24,16 @@ EXAMPLES
   The certificate in a file whose key is not at hand:
     $ step revoke --cert mike.crt
 
-  Without a question, for scripts:
-    $ step revoke --provisioner admin --provisioner-password-file password.txt 0xe862aed7b5188396dd149b96a6e557ee
+  In a CI job, with nothing but the address and the fingerprint of the CA, an
+  answer for a program, and the proof that it is in the CA's CRL:
+    $ step-revoke-plugin --ca-url https://ca.example.com --fingerprint $CA_FINGERPRINT --provisioner ci --provisioner-password-file password.txt --cert old.crt --format json --verify
+
+  Without revoking: what would be done, and what is revoked now:
+    $ step revoke --dry-run --cert mike.crt
+    $ step revoke --dry-run --verify --cert mike.crt
 
   With a one-time token:
-    $ step ca token --revoke 308893286343609293989051180431574390766 > token.txt
+    $ step ca token 308893286343609293989051180431574390766 --revoke > token.txt
     $ step revoke --token-file token.txt 308893286343609293989051180431574390766
 
   On the CA host, with the CA stopped:
@@ -58,13 +63,15 @@ const helpRest = `
 WHERE VALUES COME FROM
   The command line, then variables (--ca-url is STEP_CA_URL, and so on), then
   defaults.json of the step context in force. --cert, --key, --reason,
-  --reasonCode, --force and --allow-unknown come from the command line alone.
+  --reasonCode, --force, --allow-unknown, --dry-run and --verify come from the
+  command line alone.
 
 EXIT CODES
-    0  every certificate is revoked, now or before
+    0  every certificate is revoked, now or before; or the dry run is done
     1  at least one is not known to be revoked
     2  a mistake in the command or its files; nothing was sent or written
-    3  every certificate is revoked, but the CRL could not be rebuilt
+    3  every certificate is revoked, but the CRL could not be rebuilt, --verify
+       could not prove it, or the result could not be written
   130  interrupted
 `
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"os"
 	"os/signal"
 	"os/user"
@@ -24,8 +25,12 @@ import (
 // version is set by the linker in releases and by make.
 var version = ""
 
-// grace is how long what is in flight may take to finish after a signal.
-const grace = 5 * time.Second
+// After a signal, what is in flight may take grace to finish. What has not ended
+// a little later, by itself, is ended.
+const (
+	grace  = 4 * time.Second
+	little = 500 * time.Millisecond
+)
 
 func main() { os.Exit(run(os.Args[1:])) }
 
@@ -35,8 +40,14 @@ func run(args []string) int {
 	defer stop()
 	context.AfterFunc(ctx, func() {
 		stop() // a second signal ends the program at once
-		time.AfterFunc(grace, func() { os.Exit(exitInterrupted) })
+		time.AfterFunc(grace+little, func() {
+			sayProblem(errInterrupted)
+			os.Exit(exitInterrupted)
+		})
 	})
+	signal.Ignore(syscall.SIGPIPE) // whoever stops reading is an error, not the end
+	log.SetFlags(0)
+	log.SetOutput(debugLog{}) // of libraries
 	ui.Init()
 	defer ui.Reset()
 

@@ -9,8 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"log"
 	"net/http"
 	"strings"
 
@@ -53,9 +51,6 @@ type offline struct {
 // database is left to open. All its errors are usage errors.
 func newOffline(o *options, client *tls.Certificate) (*offline, error) {
 	saySelected("CA", "offline, "+o.caConfig)
-	if !debugging {
-		log.SetOutput(io.Discard) // the authority's own log
-	}
 	var password []byte
 	if o.caPasswordFile != "" {
 		var err error
@@ -158,7 +153,7 @@ func managedProvisioners(ctx context.Context, database nosql.DB) (provisioner.Li
 // prepareCRL gets the key that signs CRLs, if there are any to sign. Where the
 // key cannot be had the run goes on without it; only a wrong password ends it.
 func (f *offline) prepareCRL(ctx context.Context) error {
-	if !f.crl.IsEnabled() {
+	if !f.crl.IsEnabled() || f.options.looks() {
 		return nil
 	}
 	kmsType, err := kmsapi.TypeOf(f.config.IntermediateKey)
@@ -276,9 +271,23 @@ func (f *offline) checkKnown(targets []*target) error {
 	return nil
 }
 
-// Revoke does what step-ca does for a request (api/revoke.go, Revoke).
+// Revoke does not wait longer than ctx lasts, for a database server above all.
 func (f *offline) Revoke(ctx context.Context, req *api.RevokeRequest) error {
-	ctx = provisioner.NewContextWithMethod(context.WithoutCancel(ctx), provisioner.RevokeMethod)
+	done := make(chan error, 1)
+	go func() { done <- f.record(context.WithoutCancel(ctx), req) }()
+	select {
+	case err := <-done:
+		f.revoked = f.revoked || err == nil || errors.Is(err, errAlreadyRevoked)
+		return err
+	case <-ctx.Done():
+		f.revoked = true // perhaps
+		return noAnswer{errors.New("no answer of the CA's database")}
+	}
+}
+
+// record does what step-ca does for a request (api/revoke.go, Revoke).
+func (f *offline) record(ctx context.Context, req *api.RevokeRequest) error {
+	ctx = provisioner.NewContextWithMethod(ctx, provisioner.RevokeMethod)
 	opts := &authoritypkg.RevokeOptions{
 		Serial: req.Serial, Reason: req.Reason, ReasonCode: req.ReasonCode, PassiveOnly: req.Passive,
 		OTT: req.OTT, MTLS: req.OTT == "", Crt: f.client,
@@ -289,9 +298,7 @@ func (f *offline) Revoke(ctx context.Context, req *api.RevokeRequest) error {
 			return offlineError(err)
 		}
 	}
-	err := offlineError(f.authority.Revoke(ctx, opts))
-	f.revoked = f.revoked || err == nil || errors.Is(err, errAlreadyRevoked)
-	return err
+	return offlineError(f.authority.Revoke(ctx, opts))
 }
 
 // offlineError turns an error of the authority into what it means.
@@ -306,55 +313,66 @@ func offlineError(err error) error {
 	return err
 }
 
-// Evidence is the CA's database, and the CRL in it. It is read after the
-// CRL was built.
+// Evidence is the CA's database, and the CRL in it, which is built before.
 func (f *offline) Evidence(ctx context.Context) (evidence, error) {
+	list, err := f.storedCRL(ctx)
+	return &databaseEvidence{f.database, list, err}, nil
+}
+
+// storedCRL reads the CRL in the CA's database.
+func (f *offline) storedCRL(ctx context.Context) (*signedList, error) {
+	if !f.crl.IsEnabled() {
+		return nil, failf("the CA has no CRL").hint(noCRLHint)
+	}
 	if err := f.buildCRL(); err != nil {
 		return nil, err
 	}
-	if !f.crl.IsEnabled() {
-		return nil, errors.New("the CA has no CRL: \"crl\" in its ca.json turns it on")
-	}
 	store, ok := f.authority.GetDatabase().(db.CertificateRevocationListDB)
 	if !ok {
-		return nil, errors.New("the CA's database holds no CRL")
+		return nil, errors.New("the CA's database cannot hold a CRL")
 	}
 	stored, err := store.GetCRL()
 	if err != nil {
 		return nil, fmt.Errorf("reading the CRL in the CA's database: %w", err)
 	}
 	issuers, _ := f.Issuers(ctx)
-	list, err := readCRL(stored.DER, issuers)
-	if err != nil {
-		return nil, err
-	}
-	return &databaseEvidence{list, f.database}, nil
+	return readCRL(stored.DER, issuers)
 }
 
-// databaseEvidence is the CRL in the CA's database, with the reasons from the
-// record of each revocation.
+// databaseEvidence is the record of each revocation in the CA's database, and
+// the CRL there.
 type databaseEvidence struct {
-	*signedList
 	database nosql.DB
+	list     *signedList // nil if there is none
+	noList   error       // why
 }
 
-func (d *databaseEvidence) Lookup(serial string) (record, bool, error) {
+func (d *databaseEvidence) Lookup(serial string) (*record, error) {
 	value, err := d.database.Get([]byte("revoked_x509_certs"), []byte(serial))
-	switch {
-	case nosql.IsErrNotFound(err):
-		return record{}, false, nil
-	case err != nil:
-		return record{}, false, fmt.Errorf("reading the record of the serial number %s: %w", serial, err)
+	if nosql.IsErrNotFound(err) {
+		return nil, nil
 	}
 	var info db.RevokedCertificateInfo
-	if err := json.Unmarshal(value, &info); err != nil {
-		return record{}, false, fmt.Errorf("reading the record of the serial number %s: %w", serial, err)
+	if err == nil {
+		err = json.Unmarshal(value, &info)
 	}
-	_, listed, _ := d.signedList.Lookup(serial)
-	return record{info.ReasonCode, info.Reason, info.RevokedAt}, listed, nil
+	if err != nil {
+		return nil, fmt.Errorf("reading the record of the serial number %s: %w", serial, err)
+	}
+	r := &record{code: info.ReasonCode, reason: info.Reason, time: info.RevokedAt}
+	if d.list != nil {
+		_, r.listed = d.list.entries[serial]
+	}
+	return r, nil
 }
 
-func (f *offline) String() string { return f.options.caConfig }
+func (d *databaseEvidence) Missing() error {
+	if d.noList != nil {
+		return d.noList
+	}
+	return failf("the CRL in the CA's database, number %v of %s, does not have it", d.list.list.Number, stamp(d.list.list.ThisUpdate)).
+		hint("step-ca rebuilds the CRL when it starts")
+}
 
 // Touched tells whether the database was opened, or tried to be.
 func (f *offline) Touched() bool { return f.touched }

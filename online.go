@@ -22,10 +22,11 @@ import (
 	"github.com/smallstep/certificates/authority/provisioner"
 	"github.com/smallstep/certificates/ca"
 	"github.com/smallstep/certificates/errs"
+	"go.step.sm/crypto/x509util"
 )
 
 const (
-	connectTimeout = 5 * time.Second // for a connection with TLS
+	connectTimeout = 4 * time.Second // for a connection with TLS: who finds none shall know within 5 seconds
 	maxAnswer      = 128 << 20       // bytes that are read of one answer: a CRL with millions of entries
 )
 
@@ -84,21 +85,26 @@ func newOnline(ctx context.Context, o *options, clientCert *tls.Certificate) (*o
 }
 
 // fetchRoot fetches the root certificate that has the fingerprint in the
-// options; ca.Client checks that it has. Nothing secret is sent.
+// options, from whoever answers. Nothing secret is sent.
 func fetchRoot(ctx context.Context, o *options) (*x509.Certificate, error) {
-	// This client's transport is not used: Root connects on its own.
-	client, err := ca.NewClient(o.caURL.String(), ca.WithTransport(http.DefaultTransport))
-	if err != nil {
-		return nil, usagef("preparing the connection to %s: %w", o.caURL, err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
-	defer cancel()
-	root, err := client.RootWithContext(ctx, o.fingerprint)
+	asked := "asked for the root certificate with the fingerprint " + o.fingerprint
+	anybody := &online{url: o.caURL, http: &http.Client{
+		Transport: newGuard(&tls.Config{InsecureSkipVerify: true}), Timeout: o.timeout,
+	}}
+	defer anybody.http.CloseIdleConnections()
+	body, err := anybody.get(ctx, "root/"+o.fingerprint, asked)
 	if a, ok := asAnswer(err); ok && a.status == http.StatusNotFound {
 		return nil, failf("the CA at %s has no root certificate with the fingerprint %s: %w", o.caURL, o.fingerprint, a).hint(fingerprintHint)
 	}
 	if err != nil {
-		return nil, unreachable(o.caURL, "asked for the root certificate with the fingerprint "+o.fingerprint, err)
+		return nil, err
+	}
+	var root api.RootResponse
+	if err := json.Unmarshal(body, &root); err != nil {
+		return nil, unreachable(o.caURL, asked, err)
+	}
+	if root.RootPEM.Certificate == nil || x509util.Fingerprint(root.RootPEM.Certificate) != o.fingerprint {
+		return nil, failf("the CA at %s was %s and answered with another one", o.caURL, asked).hint(fingerprintHint)
 	}
 	return root.RootPEM.Certificate, nil
 }
@@ -176,8 +182,8 @@ func (o *online) Evidence(ctx context.Context) (evidence, error) {
 		return nil, err
 	}
 	der, err := o.get(ctx, "crl", "asked for its CRL")
-	if a, ok := asAnswer(err); ok {
-		return nil, fmt.Errorf("the CA has no CRL: %w", a)
+	if a, ok := asAnswer(err); ok && a.status == http.StatusNotFound {
+		return nil, failf("the CA has no CRL: %w", a).hint(noCRLHint)
 	}
 	if err != nil {
 		return nil, err
@@ -188,8 +194,6 @@ func (o *online) Evidence(ctx context.Context) (evidence, error) {
 // Open has nothing to open: a CA that is online does not tell which serial
 // numbers it knows.
 func (o *online) Open(context.Context, []*target) error { return nil }
-
-func (o *online) String() string { return o.url.String() }
 
 // Touched is always true: whatever fails with this CA has contacted it.
 func (o *online) Touched() bool { return true }
@@ -223,10 +227,14 @@ func (o *online) Revoke(ctx context.Context, req *api.RevokeRequest) error {
 	switch {
 	case errors.As(err, &redirect) || errors.As(err, &untrusted) || isAlert(err):
 		return unreachable(o.url, "asked to revoke", err)
+	case sent.Load() && errors.Is(err, context.DeadlineExceeded):
+		return noAnswer{fmt.Errorf("no answer within %s", o.http.Timeout)}
+	case sent.Load() && errors.Is(err, context.Canceled):
+		return noAnswer{errors.New("interrupted before the answer")}
 	case sent.Load():
 		return noAnswer{fmt.Errorf("the connection ended before the answer: %w", cause(err))}
-	case errors.Is(err, context.Canceled):
-		return notSent{errInterrupted}
+	case o.chains.Load() == nil: // never reached, so perhaps not there at all
+		return unreachable(o.url, "asked to revoke", err)
 	}
 	return notSent{unreachable(o.url, "asked to revoke", err)}
 }
@@ -244,16 +252,14 @@ func (a *answer) Error() string {
 	if a.requestID != "" {
 		s += ", request ID " + a.requestID
 	}
+	if a.retryAfter > 0 {
+		s += fmt.Sprintf(", to be tried again after %s", a.retryAfter.Round(time.Second))
+	}
 	return s + ")"
 }
 
-// asAnswer finds the answer of a CA in an error: where guard has put it or,
-// for a root certificate, which is fetched past it, where ca.Client has.
+// asAnswer finds the answer of a CA in an error.
 func asAnswer(err error) (a *answer, ok bool) {
-	var plain *errs.Error
-	if errors.As(err, &plain) {
-		return &answer{status: plain.Status, text: plain.Error(), requestID: plain.RequestID}, true
-	}
 	ok = errors.As(err, &a)
 	return a, ok
 }
@@ -299,6 +305,9 @@ func unreachable(u *url.URL, asked string, err error) *problem {
 		return failf("the CA at %s was %s and answered with %w", u, asked, redirect).
 			hint("redirects are not followed, so that a token goes nowhere else: use the CA's own address")
 	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return failf("the CA at %s was %s and did not answer in time", u, asked).hint("--timeout gives it more")
+	}
 	var (
 		p        = failf("the CA at %s cannot be reached: %w", u, cause(err))
 		unknown  x509.UnknownAuthorityError
@@ -324,8 +333,6 @@ func unreachable(u *url.URL, asked string, err error) *problem {
 		return failf("the CA at %s was %s and answered what is not JSON: %w", u, asked, syntax).hint("is this the address of a step-ca?")
 	case errors.As(err, &dns):
 		return p.hint("check the host name in --ca-url")
-	case strings.Contains(err.Error(), "fingerprint does not match"):
-		return p.hint(fingerprintHint)
 	}
 	return p.hint("check that the CA is running and that --ca-url is right")
 }
@@ -353,23 +360,18 @@ func cause(err error) error {
 	return err
 }
 
-// A guard is a transport that follows no redirect, reads a bounded answer, and
-// makes an error of every refusal, with its status and whatever text it has.
+// A guard is a transport that does not wait long for a connection, follows no
+// redirect, reads a bounded answer, and makes an error of every refusal, with
+// its status and whatever text it has.
 type guard struct{ base *http.Transport }
+
+var errNoConnection = fmt.Errorf("no connection within %s", connectTimeout)
 
 func newGuard(config *tls.Config) guard {
 	return guard{&http.Transport{
-		Proxy: http.ProxyFromEnvironment,
-		DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			ctx, cancel := context.WithTimeout(ctx, connectTimeout)
-			defer cancel()
-			return (&tls.Dialer{Config: config}).DialContext(ctx, network, address)
-		},
-		// For a connection through a proxy.
-		DialContext:         (&net.Dialer{Timeout: connectTimeout}).DialContext,
-		TLSHandshakeTimeout: connectTimeout,
-		TLSClientConfig:     config,
-		ForceAttemptHTTP2:   true,
+		Proxy:             http.ProxyFromEnvironment,
+		TLSClientConfig:   config,
+		ForceAttemptHTTP2: true,
 	}}
 }
 
@@ -377,6 +379,12 @@ func (g guard) CloseIdleConnections() { g.base.CloseIdleConnections() }
 
 func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	start := time.Now()
+	ctx, giveUp := context.WithCancelCause(req.Context())
+	timer := time.AfterFunc(connectTimeout, func() { giveUp(errNoConnection) })
+	defer timer.Stop()
+	req = req.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { timer.Stop() },
+	}))
 	resp, err := g.base.RoundTrip(req)
 	if err != nil {
 		sayDebug("%s %s after %s: %v", req.Method, req.URL, time.Since(start).Round(time.Millisecond), err)

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -37,7 +38,8 @@ type options struct {
 	signingKey              *jose.JSONWebKey // of --provisioner-key or --x5c-key, or nil
 	x5cCert, x5cKey         string
 	x5cChain                []string
-	x5cEncoded              []string // the certificates of these files, as a token carries them
+	x5cCerts                []*x509.Certificate // of these files, the leaf first
+	x5cEncoded              []string            // the same, as a token carries them
 
 	offline        bool
 	caConfig       string
@@ -55,6 +57,18 @@ type options struct {
 	json     bool          // --format json
 	timeout  time.Duration // for one request
 	retryFor time.Duration // for one certificate; 0 is not at all
+}
+
+// looks tells whether the run only looks at the present state, which changes
+// nothing and takes no authorization.
+func (o *options) looks() bool { return o.dryRun && o.verify }
+
+// caName names the CA: by its URL, or by its configuration file.
+func (o *options) caName() string {
+	if o.offline {
+		return o.caConfig
+	}
+	return o.caURL.String()
 }
 
 // conflicts are the flags that exclude each other. Only the command line
@@ -196,7 +210,8 @@ func checkFlags(c *cli.Context, given map[string]bool) error {
 }
 
 // checkReadOnce makes sure that no pipe is named twice: the second reader would
-// wait for what the first one has taken.
+// wait for what the first one has taken. What is already open, like standard
+// input, counts as one even where it is a file.
 func checkReadOnce(c *cli.Context) error {
 	type pipe struct {
 		flag string
@@ -214,7 +229,7 @@ func checkReadOnce(c *cli.Context) error {
 		}
 		for _, file := range files {
 			info, err := os.Stat(file)
-			if err != nil || info.Mode()&(os.ModeNamedPipe|os.ModeSocket|os.ModeCharDevice) == 0 {
+			if err != nil || info.Mode()&(os.ModeNamedPipe|os.ModeSocket|os.ModeCharDevice) == 0 && !isOpenFile(file) {
 				continue
 			}
 			for _, p := range pipes {
@@ -226,6 +241,12 @@ func checkReadOnce(c *cli.Context) error {
 		}
 	}
 	return nil
+}
+
+// isOpenFile tells whether a name stands for a file that is already open.
+func isOpenFile(name string) bool {
+	name = filepath.Clean(name)
+	return name == "/dev/stdin" || strings.HasPrefix(name, "/dev/fd/") || strings.HasPrefix(name, "/proc/self/fd/")
 }
 
 // mustHaveValue are the flags whose empty value is a mistake, most likely an

@@ -1,10 +1,16 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
+	"strconv"
+	"strings"
+	"unicode"
 
 	"github.com/chzyer/readline"
 	"github.com/manifoldco/promptui"
@@ -17,14 +23,23 @@ import (
 
 // ask asks for a line of text until validate accepts it.
 func ask(ctx context.Context, flag, question string, validate func(string) error) (string, error) {
-	return atTerminal(ctx, flag, func() (string, error) {
+	return atTerminal(ctx, flag, func(in *os.File) (string, error) {
+		if plain {
+			return askPlainly(in, question, validate)
+		}
 		return ui.Prompt(printable(question), ui.WithPromptTemplates(promptTemplates()), ui.WithValidateFunc(validate))
 	})
 }
 
 // askPassword asks for a password, which is not shown.
 func askPassword(ctx context.Context, flag, question string) ([]byte, error) {
-	return atTerminal(ctx, flag, func() ([]byte, error) {
+	return atTerminal(ctx, flag, func(in *os.File) ([]byte, error) {
+		if plain {
+			fmt.Fprint(os.Stderr, printable(question)+": ")
+			defer fmt.Fprintln(os.Stderr)
+			password, err := term.ReadPassword(int(in.Fd()))
+			return bytes.TrimRightFunc(password, unicode.IsSpace), err
+		}
 		return ui.PromptPassword(printable(question))
 	})
 }
@@ -36,7 +51,10 @@ func askChoice(ctx context.Context, flag, name, question string, items []string)
 	for i, s := range items {
 		shown[i].Name = printable(s)
 	}
-	return atTerminal(ctx, flag, func() (int, error) {
+	return atTerminal(ctx, flag, func(in *os.File) (int, error) {
+		if plain {
+			return choosePlainly(in, question, items)
+		}
 		i, _, err := ui.Select(printable(question), shown, ui.WithSelectTemplates(selectTemplates(name)))
 		return i, err
 	})
@@ -44,14 +62,22 @@ func askChoice(ctx context.Context, flag, name, question string, items []string)
 
 // confirm asks for a yes or no.
 func confirm(ctx context.Context, flag, question string) (bool, error) {
-	return atTerminal(ctx, flag, func() (bool, error) {
-		return ui.PromptYesNo(printable(question)+" [y/n]", ui.WithPromptTemplates(promptTemplates()))
+	question += " [y/n]"
+	return atTerminal(ctx, flag, func(in *os.File) (bool, error) {
+		if plain {
+			answer, err := askPlainly(in, question, ui.YesNo())
+			return strings.HasPrefix(strings.ToLower(strings.TrimSpace(answer)), "y"), err
+		}
+		return ui.PromptYesNo(printable(question), ui.WithPromptTemplates(promptTemplates()))
 	})
 }
 
+// showCursor undoes what a choice does, and leaves the line of the prompt.
+const showCursor = "\x1b[?25h\r\n"
+
 // atTerminal runs a prompt on the terminal, which may be another one than the
 // standard streams. A signal ends it and leaves the terminal as it was.
-func atTerminal[T any](ctx context.Context, flag string, prompt func() (T, error)) (T, error) {
+func atTerminal[T any](ctx context.Context, flag string, prompt func(in *os.File) (T, error)) (T, error) {
 	var none T
 	tty, restore, err := openTerminal()
 	if err != nil {
@@ -60,7 +86,9 @@ func atTerminal[T any](ctx context.Context, flag string, prompt func() (T, error
 	defer restore()
 	// ui reads from the terminal where standard input is none, but its Select
 	// does so only if readline is told.
+	in := os.Stdin
 	if !readline.DefaultIsTerminal() {
+		in = tty
 		defer func(stdin io.ReadCloser) { readline.Stdin = stdin }(readline.Stdin)
 		readline.Stdin = tty
 	}
@@ -75,11 +103,12 @@ func atTerminal[T any](ctx context.Context, flag string, prompt func() (T, error
 	}
 	done := make(chan result, 1)
 	go func() {
-		answer, err := prompt()
+		answer, err := prompt(in)
 		done <- result{answer, err}
 	}()
 	select {
 	case <-ctx.Done():
+		fmt.Fprint(tty, showCursor)
 		return none, errInterrupted
 	case r := <-done:
 		switch {
@@ -92,6 +121,36 @@ func atTerminal[T any](ctx context.Context, flag string, prompt func() (T, error
 		}
 		return r.answer, nil
 	}
+}
+
+// askPlainly asks without line editing, which takes escape sequences.
+func askPlainly(in *os.File, question string, validate func(string) error) (string, error) {
+	for lines := bufio.NewReader(in); ; {
+		fmt.Fprint(os.Stderr, printable(question)+": ")
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			return "", err
+		}
+		line = strings.TrimRight(line, "\r\n")
+		if err = validate(line); err == nil {
+			return line, nil
+		}
+		sayMarked(warn, "%v", err)
+	}
+}
+
+// choosePlainly asks for the number of an item and returns its index.
+func choosePlainly(in *os.File, question string, items []string) (i int, err error) {
+	for i, item := range items {
+		say("%3d  %s", i+1, item)
+	}
+	_, err = askPlainly(in, fmt.Sprintf("%s [1-%d]", question, len(items)), func(s string) error {
+		if i, err = strconv.Atoi(strings.TrimSpace(s)); err != nil || i < 1 || i > len(items) {
+			return fmt.Errorf("%q is not one of the numbers", s)
+		}
+		return nil
+	})
+	return i - 1, err
 }
 
 // checkTerminal finds out beforehand whether a question could be asked.

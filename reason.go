@@ -55,11 +55,11 @@ func parseReason(s string) (reason, error) {
 		}
 		return reason{}, usagef("reason code %s does not exist", clip(s, 64)).hint(known)
 	}
-	err := usagef("unknown reason code %q", clip(s, 64)).hint(known)
+	err := usagef("unknown reason code %q", clip(s, 64))
 	if near, ok := nearestReason(word); ok {
 		err = err.hint("did you mean %s?", near.name)
 	}
-	return reason{}, err
+	return reason{}, err.hint(known)
 }
 
 // reasonName is the name of a code, or its number where there is none.

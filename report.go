@@ -2,8 +2,9 @@ package main
 
 // What the program says to a person, and how.
 //
-// Everything here goes to standard error, in step's own look. Standard output
-// is left to what was asked for: help and version.
+// What is meant for a person goes to standard error, in step's own look.
+// Standard output is left to what was asked for: help, version, the table of a
+// dry run, and JSON.
 //
 // A line is one line: whatever comes from certificates, files, flags or the CA
 // is escaped before it is shown, so that it can neither start a new line nor
@@ -14,6 +15,7 @@ package main
 // claimed beyond what is known: revoked means that the CA has confirmed it.
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -26,6 +28,7 @@ import (
 	"text/tabwriter"
 	"time"
 	"unicode"
+	"unicode/utf16"
 
 	"golang.org/x/term"
 )
@@ -96,9 +99,14 @@ var debugging = os.Getenv("STEPDEBUG") == "1"
 // colored tells whether marks on standard error may be coloured.
 var colored = wantsColor(os.Stderr)
 
-func wantsColor(f *os.File) bool {
-	_, off := os.LookupEnv("NO_COLOR")
-	return !off && os.Getenv("TERM") != "dumb" && term.IsTerminal(int(f.Fd()))
+func wantsColor(f *os.File) bool { return !plain && term.IsTerminal(int(f.Fd())) }
+
+// plain tells whether there shall be no escape sequences, at a terminal neither.
+var plain = wantsPlain()
+
+func wantsPlain() bool {
+	_, noColor := os.LookupEnv("NO_COLOR")
+	return noColor || os.Getenv("TERM") == "dumb"
 }
 
 func (m mark) String() string {
@@ -139,6 +147,16 @@ func sayDebug(format string, args ...any) {
 	}
 }
 
+// debugLog is a log for libraries, which know nothing of the rules here.
+type debugLog struct{}
+
+func (debugLog) Write(b []byte) (int, error) {
+	for line := range strings.Lines(string(b)) {
+		sayDebug("%s", strings.TrimSuffix(line, "\n"))
+	}
+	return len(b), nil
+}
+
 // printable escapes what could do anything but appear: control characters,
 // line breaks, direction marks and other invisible characters, and bytes that
 // are not UTF-8.
@@ -152,6 +170,22 @@ func printable(s string) string {
 			b.WriteRune(r)
 		default:
 			b.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
+		}
+	}
+	return b.String()
+}
+
+// printableJSON escapes in JSON what printable does, in JSON's own way: the
+// data stay what they are.
+func printableJSON(line []byte) string {
+	var b strings.Builder
+	for _, r := range string(line) {
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+			continue
+		}
+		for _, unit := range utf16.Encode([]rune{r}) {
+			fmt.Fprintf(&b, `\u%04x`, unit)
 		}
 	}
 	return b.String()
@@ -179,15 +213,16 @@ const (
 
 // An outcome is what is known about one certificate at the end.
 type outcome struct {
-	target    *target
-	status    status
-	err       error // why, unless it is revoked now or was before
-	attempts  int
-	time      time.Time
-	requestID string  // of the last attempt
-	crlStale  bool    // an attempt failed in a way that can leave the CRL behind
-	verified  *bool   // whether it was found on record; nil if nobody looked
-	record    *record // what was found
+	target     *target
+	status     status
+	err        error // why, unless it is revoked now or was before
+	attempts   int
+	time       time.Time
+	requestID  string  // of the last attempt
+	unanswered bool    // an attempt was sent and got no definite answer
+	crlStale   bool    // an attempt failed in a way that can leave the CRL behind
+	verified   *bool   // whether it was found on record; nil if nobody looked
+	record     *record // what was found
 }
 
 // done tells whether the certificate is known to be revoked.
@@ -199,8 +234,8 @@ func (o *outcome) done() bool {
 // json, to a program.
 type report struct {
 	options      *options
-	ca           string
 	authorizedBy string
+	unwritten    error // why standard output lacks something
 }
 
 // arrived takes one outcome as it happens. What --verify may still change is
@@ -227,7 +262,7 @@ func (r *report) conclude(ctx context.Context, targets []*target, outcomes []*ou
 		}
 	}
 	if r.options.dryRun && !r.options.json && outcomes != nil {
-		printPlan(r, outcomes)
+		r.printPlan(outcomes)
 	}
 	missing := slices.ContainsFunc(outcomes, func(o *outcome) bool { return !o.done() && o.status != statusPlanned })
 	switch {
@@ -239,7 +274,18 @@ func (r *report) conclude(ctx context.Context, targets []*target, outcomes []*ou
 	case missing:
 		err = &problem{error: errReported, code: exitFailed}
 	}
-	return err
+	if r.unwritten == nil {
+		return err
+	}
+	lost := &problem{error: fmt.Errorf("writing the result: %w", r.unwritten), code: exitIncomplete}
+	if err != nil {
+		sayProblem(lost)
+		return err
+	}
+	if r.options.dryRun {
+		lost.code = exitFailed // it was all that was asked for
+	}
+	return lost
 }
 
 // An object is the JSON form of an outcome, which the README documents.
@@ -252,7 +298,7 @@ type object struct {
 	ReasonName   string   `json:"reasonName,omitempty"`
 	Reason       string   `json:"reason,omitempty"`
 	AuthorizedBy string   `json:"authorizedBy,omitempty"`
-	CA           string   `json:"ca,omitempty"`
+	CA           string   `json:"ca"`
 	Subject      string   `json:"subject,omitempty"`
 	SANs         []string `json:"sans,omitempty"`
 	NotAfter     string   `json:"notAfter,omitempty"`
@@ -261,24 +307,26 @@ type object struct {
 	Verified     *bool    `json:"verified,omitempty"`
 }
 
-// write writes an outcome as JSON, if that is asked for.
+// write writes an outcome as JSON, if that is asked for. A revocation that
+// nobody can read of has happened all the same: conclude tells what is missing.
 func (r *report) write(o *outcome) {
 	if !r.options.json {
 		return
 	}
 	line, err := json.Marshal(r.object(o))
 	if err == nil {
-		_, err = fmt.Println(string(line))
+		_, err = fmt.Println(printableJSON(line))
 	}
-	if err != nil {
-		sayProblem(fmt.Errorf("writing the outcome: %w", err))
-	}
+	r.unwritten = cmp.Or(r.unwritten, err)
 }
 
 func (r *report) object(o *outcome) *object {
 	j := &object{
-		Serial: o.target.serial.String(), Status: o.status, Attempts: o.attempts, Time: o.time.Format(time.RFC3339),
-		AuthorizedBy: r.authorizedBy, CA: r.ca, RequestID: o.requestID, Verified: o.verified,
+		Serial: o.target.serial.String(), Status: o.status, Attempts: o.attempts, Time: stamp(o.time),
+		AuthorizedBy: r.authorizedBy, CA: r.options.caName(), Verified: o.verified,
+	}
+	if !r.options.offline {
+		j.RequestID = o.requestID // without a CA that answers nobody logs it
 	}
 	if o.err != nil && !o.done() && o.status != statusPlanned {
 		j.Error = o.err.Error()
@@ -287,7 +335,7 @@ func (r *report) object(o *outcome) *object {
 		j.ReasonCode, j.ReasonName, j.Reason = &code, name, text
 	}
 	if cert := o.target.cert; cert != nil {
-		j.Subject, j.SANs, j.NotAfter = cert.Subject.String(), sansOf(cert), cert.NotAfter.UTC().Format(time.RFC3339)
+		j.Subject, j.SANs, j.NotAfter = cert.Subject.String(), sansOf(cert), stamp(cert.NotAfter)
 	}
 	return j
 }
@@ -295,16 +343,14 @@ func (r *report) object(o *outcome) *object {
 // reasonOf is the reason on record: what was read, or what the CA has just
 // confirmed or would be asked to record.
 func (r *report) reasonOf(o *outcome) (code int, name, text string, ok bool) {
+	code, text = r.options.reasonCode.code, r.options.reason
 	switch {
+	case o.record != nil && o.status == statusRevoked:
+		code, text = o.record.code, cmp.Or(o.record.reason, text) // a CRL has no text
 	case o.record != nil:
 		code, text = o.record.code, o.record.reason
-	case o.status == statusRevoked || o.status == statusPlanned:
-		code, text = r.options.reasonCode.code, r.options.reason
-	default:
+	case o.status != statusRevoked && o.status != statusPlanned || r.options.looks():
 		return 0, "", "", false
-	}
-	if o.record != nil && text == "" && o.status == statusRevoked {
-		text = r.options.reason // a CRL has no text
 	}
 	return code, reasonName(code), text, true
 }
@@ -322,18 +368,25 @@ func sansOf(cert *x509.Certificate) []string {
 }
 
 // printPlan prints what a dry run has found, as a table on standard output.
-func printPlan(r *report, outcomes []*outcome) {
+func (r *report) printPlan(outcomes []*outcome) {
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "SERIAL NUMBER\tSTATUS\tREASON\tSUBJECT\tAUTHORIZED BY")
 	for _, o := range outcomes {
-		_, reason, _, _ := r.reasonOf(o)
-		subject := "-"
+		_, reason, text, _ := r.reasonOf(o)
+		if text != "" {
+			reason += " (" + text + ")"
+		}
+		var subject string
 		if o.target.cert != nil {
 			subject = o.target.cert.Subject.String()
 		}
-		fmt.Fprintln(w, strings.Join([]string{o.target.serial.String(), string(o.status), reason, printable(subject), printable(r.authorizedBy)}, "\t"))
+		cells := []string{o.target.serial.String(), string(o.status), reason, subject, r.authorizedBy}
+		for i, cell := range cells {
+			cells[i] = cmp.Or(printable(cell), "-")
+		}
+		fmt.Fprintln(w, strings.Join(cells, "\t"))
 	}
-	_ = w.Flush()
+	r.unwritten = cmp.Or(r.unwritten, w.Flush())
 }
 
 // sayOutcome prints what became of one certificate.
@@ -344,8 +397,8 @@ func sayOutcome(o *outcome) {
 		say("Certificate with Serial Number %s has been revoked.", serial)
 	case statusAlreadyRevoked:
 		say("Certificate with Serial Number %s was already revoked.", serial)
-		if o.attempts > 1 {
-			say("hint: perhaps by attempt %d of this run, whose reply was lost", o.attempts-1)
+		if o.unanswered {
+			say("hint: perhaps by an earlier attempt of this run, which got no clear answer")
 		} else {
 			say("hint: the reason on record is the one that was given then")
 		}
@@ -365,12 +418,16 @@ func sayOutcome(o *outcome) {
 
 // sayVerified prints what is on record about one certificate.
 func (r *report) sayVerified(o *outcome) {
-	if o.verified == nil {
-		return
+	where := "CRL"
+	if r.options.offline {
+		where = "database"
 	}
-	if o.record == nil {
-		sayMarked(warn, "serial number %s is not on record as revoked", o.target.serial)
-		return
+	switch serial := o.target.serial; {
+	case o.record != nil && (o.record.listed || o.verified == nil):
+		sayMarked(good, "serial number %s is on record as revoked at %s, reason %s", serial, stamp(o.record.time), reasonName(o.record.code))
+	case o.record != nil:
+		sayMarked(warn, "serial number %s is on record as revoked at %s, reason %s, but not in the CRL", serial, stamp(o.record.time), reasonName(o.record.code))
+	case o.verified != nil:
+		sayMarked(warn, "serial number %s is not on record as revoked in the CA's %s", serial, where)
 	}
-	sayMarked(good, "serial number %s is on record as revoked at %s, reason %s", o.target.serial, o.record.time.UTC().Format(time.RFC3339), reasonName(o.record.code))
 }

@@ -182,8 +182,6 @@ type authority interface {
 	// Close must be called after every run. Its error means that something
 	// beyond the revocations is missing.
 	Close(context.Context) error
-	// String names the CA: its URL, or its configuration file.
-	String() string
 }
 
 var (
@@ -207,28 +205,22 @@ func revoke(ctx context.Context, o *options) error {
 	if err != nil {
 		return err
 	}
-	if err := confirmReason(ctx, o); err != nil {
-		return err
-	}
-	var client *tls.Certificate
-	if o.keyFile != "" {
-		if client, err = clientCertificate(ctx, o, targets[0]); err != nil {
-			return err
-		}
-	}
-	if o.token != nil {
-		if err := o.token.check(targets); err != nil {
-			return err
-		}
-	}
-	if err := readCredentials(ctx, o); err != nil {
-		return usageError(err)
+	r := &report{options: o}
+	outcomes, err := attempt(ctx, o, targets, r)
+	return r.conclude(ctx, targets, outcomes, err)
+}
+
+// attempt gets hold of the proof and of the CA, revokes, and verifies that. An
+// error without outcomes means that nothing was attempted.
+func attempt(ctx context.Context, o *options, targets []*target, r *report) ([]*outcome, error) {
+	client, err := readProof(ctx, o, targets)
+	if err != nil {
+		return nil, err
 	}
 	ca, err := connect(ctx, o, client)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	r := &report{options: o, ca: ca.String()}
 	outcomes, err := carryOut(ctx, o, ca, targets, r)
 	if err != nil {
 		err = codedError(err, ca.Touched())
@@ -236,8 +228,28 @@ func revoke(ctx context.Context, o *options) error {
 	if err == nil && o.verify {
 		err = verify(ctx, ca, outcomes)
 	}
-	err = cmp.Or(err, ca.Close(ctx))
-	return r.conclude(ctx, targets, outcomes, err)
+	return outcomes, cmp.Or(err, ca.Close(ctx))
+}
+
+// readProof reads what is to authorize the revocations, which a mere look does
+// not need. It returns the certificate of --cert and --key, if that is it.
+func readProof(ctx context.Context, o *options, targets []*target) (client *tls.Certificate, err error) {
+	if o.looks() {
+		return nil, nil
+	}
+	if err := confirmReason(ctx, o); err != nil {
+		return nil, err
+	}
+	if o.keyFile != "" {
+		return clientCertificate(ctx, o, targets[0])
+	}
+	if o.token != nil {
+		return nil, o.token.check(targets)
+	}
+	if err := readCredentials(ctx, o); err != nil {
+		return nil, usageError(err)
+	}
+	return nil, nil
 }
 
 // carryOut takes the last steps before the first revocation, and then revokes.

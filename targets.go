@@ -8,10 +8,13 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"fmt"
+	"io"
 	"math/big"
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"go.step.sm/crypto/pemutil"
@@ -38,7 +41,7 @@ func readTargets(ctx context.Context, o *options) ([]*target, error) {
 	}
 	// Certificates first: where one is also named by number, more is known of it.
 	for _, file := range o.certFiles {
-		certs, err := readBundle(file)
+		certs, err := readBundle(file, "--cert")
 		if err != nil {
 			return nil, err
 		}
@@ -70,11 +73,9 @@ func readTargets(ctx context.Context, o *options) ([]*target, error) {
 	return targets, nil
 }
 
-const certFileHint = "--cert names a PEM file with a certificate in it"
-
-// readBundle reads all certificates of a file. Its errors say what is in the
-// file instead, but never show it: it may be a key.
-func readBundle(file string) ([]*x509.Certificate, error) {
+// readBundle reads all certificates of the file that a flag names. Its errors
+// say what is in the file instead, but never show it: it may be a key.
+func readBundle(file, flag string) ([]*x509.Certificate, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return nil, usagef("reading the certificate: %w", err)
@@ -84,15 +85,16 @@ func readBundle(file string) ([]*x509.Certificate, error) {
 		return certs, nil
 	}
 	block, _ := pem.Decode(data)
+	hint := flag + " names a PEM file with a certificate in it"
 	switch {
 	case len(bytes.TrimSpace(data)) == 0:
-		return nil, usagef("%s is empty", file).hint(certFileHint)
+		return nil, usagef("%s is empty", file).hint("%s", hint)
 	case block == nil:
-		return nil, usagef("%s is not a certificate", file).hint(certFileHint)
+		return nil, usagef("%s is not a certificate", file).hint("%s", hint)
 	case block.Type == "CERTIFICATE":
-		return nil, usagef("the certificate in %s is malformed", file).hint(certFileHint)
+		return nil, usagef("the certificate in %s is malformed", file).hint("%s", hint)
 	}
-	return nil, usagef("%s holds no certificate, but PEM of type %q", file, clip(block.Type, 64)).hint(certFileHint)
+	return nil, usagef("%s holds no certificate, but PEM of type %q", file, clip(block.Type, 64)).hint("%s", hint)
 }
 
 // clientCertificate is the certificate of --cert with the key of --key, for
@@ -107,7 +109,7 @@ func clientCertificate(ctx context.Context, o *options, t *target) (*tls.Certifi
 		return nil, usagef("the certificate in %s is not valid before %s", file, leaf.NotBefore.UTC().Format(time.RFC3339)).
 			hint("check the clock, or leave out --key to revoke it with a provisioner")
 	}
-	key, err := readKey(ctx, o.keyFile, o.keyPasswordFile, "--key-password-file")
+	key, err := readKey(ctx, o.keyFile, o.keyPasswordFile, keyFlags{"--key", "--cert", "--key-password-file"})
 	if err != nil {
 		return nil, err
 	}
@@ -127,23 +129,40 @@ func isKeyPair(key crypto.Signer, cert *x509.Certificate) bool {
 	return ok && public.Equal(cert.PublicKey)
 }
 
-// readSecret reads a file that nobody else should be able to read.
+// maxSecret is the most bytes that a file with a key, password or token may have.
+const maxSecret = 1 << 20
+
+// readSecret reads a file that nobody else should be able to read. It may be a
+// pipe.
 func readSecret(file, what string) ([]byte, error) {
-	data, err := os.ReadFile(file)
+	if strings.Contains(file, "PRIVATE KEY") || strings.HasPrefix(file, "{") || strings.HasPrefix(file, "eyJ") {
+		return nil, usagef("in place of the name of a file stands %s itself", what).
+			hint("it can be seen in the list of processes: write it to a file, or use <(…) of the shell")
+	}
+	f, err := os.Open(file)
 	if err != nil {
 		return nil, usagef("reading %s: %w", what, err)
 	}
-	if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o004 != 0 && runtime.GOOS != "windows" {
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
+	switch {
+	case err != nil:
+		return nil, usagef("reading %s: %w", what, err)
+	case len(data) > maxSecret:
+		return nil, usagef("%s is too large to hold %s", file, what)
+	}
+	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o004 != 0 && runtime.GOOS != "windows" {
 		sayMarked(warn, "%s can be read by everybody on this host (mode %#o)", file, info.Mode().Perm())
 	}
 	return data, nil
 }
 
-const keyFileHint = "--key names a PEM file with the private key of the certificate in --cert"
+// keyFlags are the flags that go together with a private key.
+type keyFlags struct{ key, cert, password string }
 
 // readKey reads a private key in PEM. If it is encrypted and no password is
 // given it asks for one.
-func readKey(ctx context.Context, file, passwordFile, passwordFlag string) (crypto.Signer, error) {
+func readKey(ctx context.Context, file, passwordFile string, flags keyFlags) (crypto.Signer, error) {
 	data, err := readSecret(file, "the private key")
 	if err != nil {
 		return nil, err
@@ -151,7 +170,7 @@ func readKey(ctx context.Context, file, passwordFile, passwordFlag string) (cryp
 	var notAsked error
 	opts := []pemutil.Options{pemutil.WithFilename(file), pemutil.WithFirstBlock(),
 		pemutil.WithPasswordPrompt("Please enter the password to decrypt "+file, func(question string) (typed []byte, err error) {
-			typed, notAsked = askPassword(ctx, passwordFlag, question)
+			typed, notAsked = askPassword(ctx, flags.password, question)
 			return typed, notAsked
 		})}
 	if passwordFile != "" {
@@ -162,6 +181,7 @@ func readKey(ctx context.Context, file, passwordFile, passwordFlag string) (cryp
 		opts = append(opts, pemutil.WithPassword(password))
 	}
 	key, err := pemutil.ParseKey(data, opts...)
+	hint := fmt.Sprintf("%s names a PEM file with the private key of the certificate in %s", flags.key, flags.cert)
 	switch {
 	case notAsked != nil:
 		return nil, notAsked
@@ -170,11 +190,11 @@ func readKey(ctx context.Context, file, passwordFile, passwordFlag string) (cryp
 	case errors.Is(err, x509.IncorrectPasswordError):
 		return nil, usagef("the password does not fit the key in %s", file)
 	case err != nil:
-		return nil, usagef("%s is not a private key that can be read: %w", file, err).hint(keyFileHint)
+		return nil, usagef("%s is not a private key that can be read: %w", file, err).hint("%s", hint)
 	}
 	signer, ok := key.(crypto.Signer)
 	if !ok {
-		return nil, usagef("%s holds no private key that can sign", file).hint(keyFileHint)
+		return nil, usagef("%s holds no private key that can sign", file).hint("%s", hint)
 	}
 	return signer, nil
 }
