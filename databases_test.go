@@ -290,6 +290,7 @@ var servers = map[string]*server{
 
 func (s *server) data() string            { return s.file("data") }
 func (s *server) file(name string) string { return filepath.Join(s.dir, name) }
+func (s *server) env() []string           { return append(os.Environ(), "TMPDIR="+s.dir) }
 
 // program finds the server's program, the newest where there are several.
 func (s *server) program() (string, error) {
@@ -338,7 +339,7 @@ func (s *server) start() error {
 	}
 	args := s.initArgs(s, program)
 	init := exec.Command(args[0], args[1:]...)
-	init.Dir, init.SysProcAttr = s.dir, attr
+	init.Dir, init.SysProcAttr, init.Env = s.dir, attr, s.env()
 	if out, err := init.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w\n%s", args[0], err, out)
 	}
@@ -352,11 +353,11 @@ func (s *server) start() error {
 }
 
 // serve runs the server as the child of a shell that ends it when the test
-// process closes the shell's standard input, or is gone itself.
+// process closes the shell's standard input, or is gone itself, however it went.
 func (s *server) serve(program string, attr *syscall.SysProcAttr) error {
-	const script = `end=$1; shift; "$@" & exec >&- 2>&-; read -r _; kill -s "$end" $!; wait`
+	const script = `trap '' HUP INT TERM; end=$1; shift; "$@" & exec >&- 2>&-; read -r _; kill -s "$end" $!; wait`
 	s.watch = exec.Command("sh", append([]string{"-c", script, "sh", s.end, program}, s.args(s)...)...)
-	s.watch.Dir, s.watch.SysProcAttr = s.dir, attr
+	s.watch.Dir, s.watch.SysProcAttr, s.watch.Env = s.dir, attr, s.env()
 	out, err := s.watch.StderrPipe()
 	if err != nil {
 		return err

@@ -12,8 +12,10 @@ package main
 //	ca init [crl] [db=bbolt|none] [remote]
 //	    Make a CA with step ca init: crl turns CRLs on, with a new one at each
 //	    revocation; remote is remote management. Its directory is $WORK/ca, with
-//	    the files password (of the CA's keys) and provisioner-password (of the
-//	    provisioner admin). Sets $ca_url, $ca_fingerprint and $ca_kid.
+//	    the files password (of the CA's keys), provisioner-password (of the
+//	    provisioner admin) and, without remote, provisioner-key (the key itself,
+//	    which saves the time that passwords take). Sets $ca_url, $ca_fingerprint
+//	    and $ca_kid.
 //	ca start [options of init]
 //	    Start step-ca and return when it serves; its log is $WORK/ca.log.
 //	ca stop, ca restart
@@ -38,7 +40,8 @@ package main
 //	exits CODE PROGRAM [args...]
 //	    Like exec, but the exit code must be this one.
 //
-// More of them, for databases above all, are in databases_test.go.
+// More of them are in databases_test.go and, for connections that break, in
+// proxy_test.go.
 //
 // And one program, for dialogues at a terminal:
 //
@@ -47,9 +50,9 @@ package main
 //	    streams, or -piped with only /dev/tty left of it. Lines in the file
 //	    DIALOGUE are "? REGEXP" (wait for it to appear), "> TEXT" (type it, with
 //	    $VARIABLES, and press Enter), "< FILE" (type what a file holds, and press
-//	    Enter), "= KEYS" (type exactly this quoted Go string) and "! TERM" (send
-//	    the signal). What was on the terminal becomes stdout, without control
-//	    characters.
+//	    Enter), "= KEYS" (type exactly this quoted Go string), "! TERM" (send the
+//	    signal) and "!! TERM" (send it to all that the program has started). What
+//	    was on the terminal becomes stdout, without control characters.
 
 import (
 	"bufio"
@@ -98,6 +101,8 @@ func TestMain(m *testing.M) {
 	testscript.Main(suite{m}, map[string]func(){
 		"step-revoke-plugin": main,
 		"at-terminal":        terminalMain,
+		"upon":               uponMain,
+		"within":             withinMain,
 	})
 }
 
@@ -194,6 +199,12 @@ func scriptParams(dir string) testscript.Params {
 			"snapshot":  cmdSnapshot,
 			"unchanged": cmdUnchanged,
 			"exits":     cmdExits,
+			"objects":   cmdObjects,
+			"expired":   cmdExpired,
+
+			"excerpt":   cmdExcerpt,
+			"job":       cmdJob,
+			"published": cmdPublished,
 
 			"amend":      cmdAmend,
 			"contacted":  cmdContacted,
@@ -202,6 +213,12 @@ func scriptParams(dir string) testscript.Params {
 			"give":       cmdGive,
 			"listen":     cmdListen,
 			"query":      cmdQuery,
+
+			"await":  cmdAwait,
+			"faults": cmdFaults,
+			"full":   cmdFull,
+			"proxy":  cmdProxy,
+			"relay":  cmdRelay,
 		},
 		Condition:          condition,
 		RequireUniqueNames: true,
@@ -233,6 +250,8 @@ func setupScript(env *testscript.Env) error {
 		dir: env.WorkDir,
 		cas: map[string]*scriptCA{},
 		t:   env.T(),
+
+		faulty: map[string]*faulty{},
 	}
 	s.use("ca")
 	env.Values[scriptKey{}] = s
@@ -249,6 +268,8 @@ type script struct {
 	cas map[string]*scriptCA
 	ca  *scriptCA // the one in use
 	t   testscript.T
+
+	faulty map[string]*faulty // proxies and relays
 }
 
 func current(ts *testscript.TestScript) *scriptCA {
@@ -392,7 +413,10 @@ func newTemplate(dir string, remote bool) (*template, error) {
 	}
 	var config struct {
 		Authority struct {
-			Provisioners []struct{ Key struct{ Kid string } }
+			Provisioners []struct {
+				Key          struct{ Kid string }
+				EncryptedKey string
+			}
 		}
 	}
 	if err := readJSON(filepath.Join(dir, "config", "ca.json"), &config); err != nil {
@@ -401,6 +425,15 @@ func newTemplate(dir string, remote bool) (*template, error) {
 	t := &template{dir: dir, fingerprint: defaults.Fingerprint}
 	if p := config.Authority.Provisioners; len(p) > 0 {
 		t.kid = p[0].Key.Kid
+		cmd := exec.Command(filepath.Join(bin, "step"), "crypto", "jwe", "decrypt", "--password-file", provisionerPassword)
+		cmd.Stdin = strings.NewReader(p[0].EncryptedKey)
+		key, err := cmd.Output()
+		if err != nil {
+			return nil, fmt.Errorf("step crypto jwe decrypt: %w", err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "provisioner-key"), key, 0o600); err != nil {
+			return nil, err
+		}
 	}
 	return t, nil
 }
@@ -1058,6 +1091,11 @@ func converse(dialogue string, screen *screen, keyboard io.Writer, process *os.P
 			}
 		case "!":
 			if err := process.Signal(unix.SignalNum("SIG" + rest)); err != nil {
+				return err
+			}
+			continue
+		case "!!":
+			if err := syscall.Kill(-process.Pid, unix.SignalNum("SIG"+rest)); err != nil {
 				return err
 			}
 			continue

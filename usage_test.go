@@ -149,11 +149,11 @@ hint: codes are 0 to 6 and 8 to 10, or their names: see 'step revoke --help'`},
 	{"$admin --reasonCode 01 $victim", 2, `error: reason code 01 does not exist
 hint: codes are 0 to 6 and 8 to 10, or their names: see 'step revoke --help'`},
 	{"$admin --reasonCode keycompromize $victim", 2, `error: unknown reason code "keycompromize"
-hint: codes are 0 to 6 and 8 to 10, or their names: see 'step revoke --help'
-hint: did you mean keyCompromise?`},
+hint: did you mean keyCompromise?
+hint: codes are 0 to 6 and 8 to 10, or their names: see 'step revoke --help'`},
 	{"$admin --reasonCode Cessation-of-operations $victim", 2, `error: unknown reason code "Cessation-of-operations"
-hint: codes are 0 to 6 and 8 to 10, or their names: see 'step revoke --help'
-hint: did you mean cessationOfOperation?`},
+hint: did you mean cessationOfOperation?
+hint: codes are 0 to 6 and 8 to 10, or their names: see 'step revoke --help'`},
 	{"$admin --reasonCode removeFromCRL $victim", 2, `⚠ removeFromCRL revokes for good, and OpenSSL treats a CRL entry with this code as not revoked
 error: --force is missing, and there is no terminal to ask for it`},
 
@@ -345,25 +345,25 @@ hint: use a name that is in the CA's certificate (dnsNames in its ca.json)`},
 
 	// Tokens.
 	{"--token-file good.token $friend", 2, `error: the token is for "$victim", not for the serial number $friend
-hint: make one with: step ca token --revoke $friend`},
+hint: make one with: step ca token $friend --revoke`},
 	{"--token $hex_token $victim", 2, `error: the token is for this serial number in another form ($victim_hex), which step-ca does not accept
-hint: make one with: step ca token --revoke $victim`},
+hint: make one with: step ca token $victim --revoke`},
 	{"--token $sign_token $victim", 2, `error: the token is for signing a certificate, not for revoking an X.509 certificate
-hint: make one with: step ca token --revoke $victim`},
+hint: make one with: step ca token $victim --revoke`},
 	{"--token $ssh_token $victim", 2, `error: the token is for revoking an SSH certificate, not for revoking an X.509 certificate
-hint: make one with: step ca token --revoke $victim`},
+hint: make one with: step ca token $victim --revoke`},
 	{"--token $nowhere_token $victim", 2, `error: the token is for the audience "$ca_url/elsewhere", not for revoking an X.509 certificate
-hint: make one with: step ca token --revoke $victim`},
+hint: make one with: step ca token $victim --revoke`},
 	{"--token $silent_token $victim", 2, `error: the token is for no audience, not for revoking an X.509 certificate
-hint: make one with: step ca token --revoke $victim`},
+hint: make one with: step ca token $victim --revoke`},
 	{"--token $expired_token $victim", 2, `error: the token expired at $token_expired_at
-hint: make one with: step ca token --revoke $victim`},
+hint: make one with: step ca token $victim --revoke`},
 	{"--token garbage $victim", 2, `error: the token is not a signed JSON Web Token
-hint: 'step ca token --revoke SERIAL-NUMBER' makes one; --token-file reads it from a file`},
+hint: 'step ca token SERIAL-NUMBER --revoke' makes one; --token-file reads it from a file`},
 	{"--token good.token $victim", 2, `error: the token is not a signed JSON Web Token
-hint: 'step ca token --revoke SERIAL-NUMBER' makes one; --token-file reads it from a file`},
+hint: 'step ca token SERIAL-NUMBER --revoke' makes one; --token-file reads it from a file`},
 	{"--token-file encrypted.jwk $victim", 2, `error: the token is not a signed JSON Web Token
-hint: 'step ca token --revoke SERIAL-NUMBER' makes one; --token-file reads it from a file`},
+hint: 'step ca token SERIAL-NUMBER --revoke' makes one; --token-file reads it from a file`},
 	{"--token-file used.token --ca-url $other_url --root other/certs/root_ca.crt $spent", 1, `✔ CA: $other_url
 error: the certificate with serial number $spent was not revoked: The request lacked necessary authorization to be completed. Please see the certificate authority logs for more info (HTTP 401, request ID …)
 hint: the clock here or on the CA may be off
@@ -381,7 +381,7 @@ hint: the host in --ca-url must be the one in the token`},
 	{"--token-file good.token --fingerprint $other_fingerprint $victim", 2, `error: the token's root fingerprint $ca_fingerprint differs from --fingerprint
 hint: is the token for another CA? without --fingerprint the token's own counts`},
 	{"--token $bad_sum_token $victim", 2, `error: the root fingerprint in the token is not a SHA-256 fingerprint
-hint: 'step ca token --revoke SERIAL-NUMBER' makes a token with the right one`},
+hint: 'step ca token SERIAL-NUMBER --revoke' makes a token with the right one`},
 	{"--token $http_token $victim", 2, `error: the token's audience: http://127.0.0.1/1.0/revoke is not an HTTPS URL
 hint: step-ca serves HTTPS: write https://127.0.0.1`},
 	{"--token $other_token $victim", 1, `✔ CA: $ca_url
@@ -454,7 +454,7 @@ error: the provisioner "a-nebula" is of type Nebula and cannot authorize a revoc
 hint: use a JWK or X5C provisioner, or the certificate itself with --cert and --key`},
 	{"$types $victim", 2, `✔ CA: offline, conf/types.json
 error: the CA has no JWK provisioner to authorize the revocation
-hint: only JWK and X5C provisioners can; or the certificate itself, with --cert and --key`},
+hint: only JWK and X5C provisioners can (X5C: --x5c-cert and --x5c-key); or the certificate itself, with --cert and --key`},
 
 	// Offline.
 	{"$admin --offline $victim", 1, `✔ CA: offline, $WORK/ca/config/ca.json
@@ -480,7 +480,7 @@ hint: --ca-config names the CA's ca.json, --context the context that it is in`},
 error: conf/invalid.json: the configuration is invalid: address cannot be empty`},
 	{"$admin --offline --ca-config conf/no-authority.json $victim", 2, `✔ CA: offline, conf/no-authority.json
 error: the CA has no JWK provisioner to authorize the revocation
-hint: only JWK and X5C provisioners can; or the certificate itself, with --cert and --key`},
+hint: only JWK and X5C provisioners can (X5C: --x5c-cert and --x5c-key); or the certificate itself, with --cert and --key`},
 	{"$admin --offline --ca-config conf/no-root.json $victim", 2, `✔ CA: offline, conf/no-root.json
 error: reading the CA's root certificate: error reading "$WORK/none": no such file or directory
 hint: check "root" in ca.json`},

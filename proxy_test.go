@@ -1,0 +1,496 @@
+//go:build unix
+
+package main
+
+// More commands for scripts: what breaks between the program and the CA.
+//
+//	proxy NAME [http1]
+//	    Start a reverse proxy in front of the CA, which must run: it gives the
+//	    proxy a certificate. Sets $NAME_url, and $NAME_alias for the same with a
+//	    host name that is none of the CA's. Requests appear in $WORK/NAME.log.
+//	    One that has left comes back.
+//	relay NAME [ADDRESS]
+//	    Start a TCP proxy in front of the CA, or of what listens at the address.
+//	    Sets $NAME_url and $NAME_address.
+//	faults NAME WHAT FAULT...
+//	    The next requests for WHAT, the end of a path like revoke, meet these
+//	    faults in order; with ... as the last word the last one stays. Of a relay
+//	    WHAT is connection. Faults of a proxy are
+//	        pass        none
+//	        503, …      answer with this status, in HTML; 503:2 adds a Retry-After
+//	                    in seconds, 503@2 one with a date
+//	        spoil       let the CA answer, and answer 500
+//	        truncate    let the CA answer, and hand on half of it
+//	        lose        let the CA answer, and reset the connection
+//	        late        let the CA answer, and hand on nothing
+//	        hang        hand on nothing, and never answer
+//	        reset       reset the connection
+//	        hold        wait for "faults NAME held go", and hand on then
+//	        leave       let the CA answer, and refuse all connections from then on
+//	    and those of a relay pass, reset, silent (accept and say nothing), lose
+//	    (reset when the CA's log shows that it has answered a revocation) and
+//	    stop=TEXT (hand on nothing any more from where the client sends the text).
+//	full NAME
+//	    Listen on a loopback address, $NAME, that answers no connection attempt.
+//	await FILE REGEXP
+//	    Wait until the file holds a match.
+//
+// And two programs:
+//
+//	exits CODE upon FILE REGEXP SIGNAL PROGRAM [args...]
+//	    Run a program, and send it the signal when the file, or its standard error
+//	    for -, holds a match. It must end within 5 seconds then.
+//	exits CODE within SECONDS PROGRAM [args...]
+//	    Run a program, which must not take longer.
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
+)
+
+// slack is added to what the program is allowed to take: the machine is busy.
+const slack = 2 * time.Second
+
+// faulty is what a proxy and a relay have in common.
+type faulty struct {
+	ca       *scriptCA
+	upstream string // where it relays to, unless that is the CA
+	log      string
+	address  string
+	serve    func(net.Listener)
+
+	listener net.Listener
+
+	mu     sync.Mutex
+	queues map[string][]string
+}
+
+func newFaulty(ts *testscript.TestScript, name string) *faulty {
+	f := &faulty{ca: current(ts), log: ts.MkAbs(name + ".log"), address: freeAddress(), queues: map[string][]string{}}
+	_, port, _ := net.SplitHostPort(f.address)
+	ts.Setenv(name+"_url", "https://127.0.0.1:"+port)
+	ts.Setenv(name+"_alias", "https://localhost:"+port)
+	ts.Setenv(name+"_address", f.address)
+	ts.Check(os.WriteFile(f.log, nil, 0o600))
+	ts.Value(scriptKey{}).(*script).faulty[name] = f
+	ts.Defer(func() { f.listener.Close() })
+	return f
+}
+
+// listen starts to serve.
+func (f *faulty) listen() (err error) {
+	if f.listener, err = net.Listen("tcp", f.address); err == nil {
+		go f.serve(f.listener)
+	}
+	return err
+}
+
+func cmdFaults(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 3 {
+		ts.Fatalf("usage: faults NAME WHAT FAULT...")
+	}
+	f := ts.Value(scriptKey{}).(*script).faulty[args[0]]
+	if f == nil {
+		ts.Fatalf("there is no proxy or relay %s", args[0])
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.queues[args[1]] = args[2:]
+}
+
+// next is the fault that the next request for something meets.
+func (f *faulty) next(what string) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	queue := f.queues[what]
+	if len(queue) == 0 {
+		return "pass"
+	}
+	if len(queue) != 2 || queue[1] != "..." {
+		f.queues[what] = queue[1:]
+	}
+	return queue[0]
+}
+
+// note writes a line to the log.
+func (f *faulty) note(format string, args ...any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if file, err := os.OpenFile(f.log, os.O_APPEND|os.O_WRONLY, 0o600); err == nil {
+		fmt.Fprintf(file, format+"\n", args...)
+		file.Close()
+	}
+}
+
+// A proxy ends TLS.
+type proxy struct {
+	*faulty
+	client http.Client
+}
+
+type connKey struct{}
+
+func cmdProxy(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 || len(args) > 2 || len(args) == 2 && args[1] != "http1" {
+		ts.Fatalf("usage: proxy NAME [http1]")
+	}
+	if f := ts.Value(scriptKey{}).(*script).faulty[args[0]]; f != nil {
+		ts.Check(f.listen())
+		return
+	}
+	f := newFaulty(ts, args[0])
+	crt, key := ts.MkAbs(args[0]+".crt"), ts.MkAbs(args[0]+".key")
+	out, err := f.ca.step("ca", "certificate", args[0], crt, key, "--san", "127.0.0.1", "--san", "localhost",
+		"--provisioner", "admin", "--provisioner-password-file", filepath.Join(f.ca.dir, "provisioner-password"))
+	if err != nil {
+		ts.Fatalf("%v\n%s", err, out)
+	}
+	root, err := certificateIn(filepath.Join(f.ca.dir, "certs", "root_ca.crt"))
+	ts.Check(err)
+	pool := x509.NewCertPool()
+	pool.AddCert(root)
+	p := &proxy{faulty: f, client: http.Client{
+		Timeout:   tooLong,
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, DisableKeepAlives: true},
+	}}
+	server := &http.Server{
+		Handler: p,
+		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, conn)
+		},
+		Protocols: new(http.Protocols),
+	}
+	server.Protocols.SetHTTP1(true)
+	server.Protocols.SetHTTP2(len(args) == 1)
+	ts.Defer(func() { server.Close() })
+	f.serve = func(l net.Listener) { _ = server.ServeTLS(l, crt, key) }
+	ts.Check(f.listen())
+}
+
+func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	what, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, "/1.0"), "/"), "/")
+	fault := p.next(what)
+	p.note("%s %s", what, fault)
+	switch fault {
+	case "reset":
+		resetConnection(r)
+	case "hang":
+		<-r.Context().Done()
+		panic(http.ErrAbortHandler)
+	case "hold":
+		for p.next("held") != "go" {
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+	if status, err := strconv.Atoi(fault[:min(3, len(fault))]); err == nil {
+		seconds, _ := strconv.Atoi(fault[min(4, len(fault)):])
+		switch {
+		case strings.Contains(fault, ":"):
+			w.Header().Set("Retry-After", strconv.Itoa(seconds))
+		case strings.Contains(fault, "@"):
+			w.Header().Set("Retry-After", time.Now().Add(time.Duration(seconds)*time.Second).UTC().Format(http.TimeFormat))
+		}
+		answerHTML(w, status)
+		return
+	}
+	p.forward(w, r, body, fault)
+}
+
+// forward lets the CA answer, and does what the fault says with that.
+func (p *proxy) forward(w http.ResponseWriter, r *http.Request, body []byte, fault string) {
+	req, err := http.NewRequest(r.Method, "https://"+p.ca.address+r.URL.RequestURI(), bytes.NewReader(body))
+	if err != nil {
+		panic(err)
+	}
+	req.Header = r.Header
+	resp, err := p.client.Do(req)
+	if err != nil {
+		answerHTML(w, http.StatusBadGateway)
+		return
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
+		panic(err)
+	}
+	p.note("answered %s %d", fault, resp.StatusCode)
+	switch fault {
+	case "spoil":
+		answerHTML(w, http.StatusInternalServerError)
+		return
+	case "lose":
+		resetConnection(r)
+	case "leave":
+		p.listener.Close()
+		w.Header().Set("Connection", "close")
+	case "late":
+		<-r.Context().Done()
+		panic(http.ErrAbortHandler)
+	}
+	maps.Copy(w.Header(), resp.Header)
+	w.Header().Set("Content-Length", strconv.Itoa(len(answer)))
+	w.WriteHeader(resp.StatusCode)
+	if fault == "truncate" {
+		_, _ = w.Write(answer[:len(answer)/2])
+		w.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	}
+	_, _ = w.Write(answer)
+}
+
+func answerHTML(w http.ResponseWriter, status int) {
+	w.Header().Set("Content-Type", "text/html")
+	w.WriteHeader(status)
+	fmt.Fprintf(w, "<html>\n<h1>%s</h1>\n</html>\n", http.StatusText(status))
+}
+
+// resetConnection ends the handler, and the TCP connection with a reset.
+func resetConnection(r *http.Request) {
+	reset(r.Context().Value(connKey{}).(*tls.Conn).NetConn())
+	panic(http.ErrAbortHandler)
+}
+
+func reset(conn net.Conn) {
+	_ = conn.(*net.TCPConn).SetLinger(0)
+	conn.Close()
+}
+
+func cmdRelay(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 || len(args) > 2 {
+		ts.Fatalf("usage: relay NAME [ADDRESS]")
+	}
+	f := newFaulty(ts, args[0])
+	if len(args) == 2 {
+		f.upstream = args[1]
+	}
+	f.serve = func(l net.Listener) {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			fault := f.next("connection")
+			f.note("connection %s", fault)
+			go f.relay(conn, fault)
+		}
+	}
+	ts.Check(f.listen())
+}
+
+// relay hands on what one connection carries.
+func (f *faulty) relay(client net.Conn, fault string) {
+	defer reset(client)
+	switch fault {
+	case "reset":
+		return
+	case "silent":
+		_, _ = io.Copy(io.Discard, client)
+		return
+	}
+	upstream, err := net.Dial("tcp", cmp.Or(f.upstream, f.ca.address))
+	if err != nil {
+		return
+	}
+	defer upstream.Close()
+	var answered, held atomic.Bool
+	go func() {
+		defer client.Close()
+		for buffer := make([]byte, 64<<10); ; {
+			n, err := upstream.Read(buffer)
+			if err != nil {
+				return
+			}
+			answered.Store(true)
+			if !held.Load() {
+				_, _ = client.Write(buffer[:n])
+			}
+		}
+	}()
+	log := f.ca.dir + ".log"
+	before := revocationsIn(log)
+	for buffer := make([]byte, 64<<10); ; {
+		n, err := client.Read(buffer)
+		if err != nil {
+			return
+		}
+		if text, ok := strings.CutPrefix(fault, "stop="); ok && bytes.Contains(buffer[:n], []byte(text)) {
+			f.note("stopped")
+			_, _ = io.Copy(io.Discard, client)
+			return
+		}
+		// With TLS 1.3 the client needs no more of the CA once it sends more than a
+		// mere change_cipher_spec (RFC 8446, appendix D.4): that is the request.
+		if fault == "lose" && answered.Load() && n > 6 && !held.Swap(true) {
+			go func() {
+				for range time.Tick(10 * time.Millisecond) {
+					if revocationsIn(log) > before {
+						f.note("answered lose")
+						reset(client)
+						return
+					}
+				}
+			}()
+		}
+		if _, err := upstream.Write(buffer[:n]); err != nil {
+			return
+		}
+	}
+}
+
+// revocationsIn counts the requests to revoke in a CA's log.
+func revocationsIn(log string) int {
+	b, _ := os.ReadFile(log)
+	return bytes.Count(b, []byte("path=/revoke"))
+}
+
+func cmdFull(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: full NAME")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Defer(func() { l.Close() })
+	raw, err := l.(*net.TCPListener).SyscallConn()
+	ts.Check(err)
+	ts.Check(raw.Control(func(fd uintptr) { err = unix.Listen(int(fd), 0) }))
+	ts.Check(err)
+	for range 1000 {
+		conn, err := net.DialTimeout("tcp", l.Addr().String(), 500*time.Millisecond)
+		if err != nil {
+			ts.Setenv(args[0], l.Addr().String())
+			return
+		}
+		ts.Defer(func() { conn.Close() })
+	}
+	ts.Fatalf("its backlog is never full")
+}
+
+func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: await FILE REGEXP")
+	}
+	re, file := regexp.MustCompile("(?m)"+args[1]), ts.MkAbs(args[0])
+	for deadline := time.Now().Add(tooLong); ; time.Sleep(10 * time.Millisecond) {
+		text, err := os.ReadFile(file)
+		switch {
+		case re.Match(text):
+			return
+		case time.Now().After(deadline):
+			ts.Fatalf("%s never matches %s (%v):\n%s", args[0], args[1], err, text)
+		}
+	}
+}
+
+// uponMain is the program upon. It has the exit code of the program it runs,
+// or 125 when that was not as it must be.
+func uponMain() {
+	if len(os.Args) < 5 {
+		refuse("usage: upon FILE REGEXP SIGNAL PROGRAM [args...]")
+	}
+	file, re, signal := os.Args[1], regexp.MustCompile("(?m)"+os.Args[2]), unix.SignalNum("SIG"+os.Args[3])
+	cmd := exec.Command(os.Args[4], os.Args[5:]...)
+	var heard lockedBuffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, io.MultiWriter(os.Stderr, &heard)
+	if err := cmd.Start(); err != nil {
+		refuse(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	ticks := time.NewTicker(10 * time.Millisecond)
+	seen := func() bool {
+		text := heard.Bytes()
+		if file != "-" {
+			text, _ = os.ReadFile(file)
+		}
+		return re.Match(text)
+	}
+	for end := time.After(tooLong / 2); !seen(); {
+		select {
+		case <-ticks.C:
+		case <-done:
+			refuse("the program has ended before it was sent a signal")
+		case <-end:
+			_ = cmd.Process.Kill()
+			refuse("what the signal waits for does not happen")
+		}
+	}
+	if err := cmd.Process.Signal(signal); err != nil {
+		refuse(err)
+	}
+	select {
+	case <-done:
+	case <-time.After(5*time.Second + slack):
+		_ = cmd.Process.Kill()
+		refuse("the program did not end within 5 seconds")
+	}
+	os.Exit(cmd.ProcessState.ExitCode())
+}
+
+// withinMain is the program within.
+func withinMain() {
+	seconds, err := strconv.Atoi(os.Args[1])
+	if err != nil {
+		refuse(err)
+	}
+	cmd := exec.Command(os.Args[2], os.Args[3:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	start := time.Now()
+	if err := cmd.Start(); err != nil {
+		refuse(err)
+	}
+	timer := time.AfterFunc(tooLong, func() { _ = cmd.Process.Kill() })
+	_ = cmd.Wait()
+	timer.Stop()
+	if took := time.Since(start); took > time.Duration(seconds)*time.Second+slack {
+		refuse(fmt.Sprintf("the program took %s", took))
+	}
+	os.Exit(cmd.ProcessState.ExitCode())
+}
+
+func refuse(why any) {
+	fmt.Fprintf(os.Stderr, "%s: %v\n", filepath.Base(os.Args[0]), why)
+	os.Exit(125)
+}
+
+// A lockedBuffer can be read while it is written to.
+type lockedBuffer struct {
+	mu     sync.Mutex
+	buffer bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.Write(p)
+}
+
+func (b *lockedBuffer) Bytes() []byte {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.buffer.Bytes())
+}

@@ -1,0 +1,200 @@
+//go:build unix
+
+package main
+
+// The recipes of the README, for scripts that run them as they stand:
+//
+//	excerpt TITLE LANGUAGE FILE
+//	    Write a block of code that stands in the README behind **TITLE.** to a
+//	    file; of several in this language the one that names the file, or the
+//	    first.
+//	job FILE
+//	    Read the one job in a file of GitHub Actions or GitLab CI, and write each
+//	    of its steps that are shell as a script with the job's variables:
+//	    step1.sh, …; ${{ vars.X }} is $X, ${{ secrets.X }} what the file $X holds.
+//	published
+//	    Let go install find this very module where it looks for modules, so that
+//	    it makes a program in $GOBIN, which is in $PATH.
+
+import (
+	"archive/zip"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"go.yaml.in/yaml/v2"
+)
+
+func cmdExcerpt(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: excerpt TITLE LANGUAGE FILE")
+	}
+	_, text, _ := strings.Cut(section("## Recipes"), "\n**"+args[0]+".** ")
+	text, _, _ = strings.Cut(text, "\n**")
+	blocks := regexp.MustCompile("(?ms)^```"+args[1]+"\n(.*?)^```$").FindAllStringSubmatch(text, -1)
+	if len(blocks) == 0 {
+		ts.Fatalf("the README has no such block of code")
+	}
+	i := max(0, slices.IndexFunc(blocks, func(b []string) bool { return strings.Contains(strings.SplitN(b[1], "\n", 2)[0], args[2]) }))
+	ts.Check(os.WriteFile(ts.MkAbs(args[2]), []byte(blocks[i][1]), 0o600))
+}
+
+var placeholder = regexp.MustCompile(`\$\{\{ (vars|secrets)\.(\w+) \}\}`)
+
+func cmdJob(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: job FILE")
+	}
+	type step struct {
+		Run string
+		Env map[string]string
+	}
+	var file struct {
+		Jobs   map[string]struct{ Steps []step } // GitHub
+		Revoke struct {                          // GitLab
+			Variables map[string]string
+			Script    []string
+		}
+	}
+	ts.Check(yaml.Unmarshal([]byte(ts.ReadFile(args[0])), &file))
+	steps := file.Jobs["revoke"].Steps
+	if file.Revoke.Script != nil {
+		steps = []step{{strings.Join(file.Revoke.Script, "\n"), file.Revoke.Variables}}
+	}
+	n := 0
+	for _, s := range steps {
+		if s.Run == "" {
+			continue
+		}
+		var script strings.Builder
+		for _, name := range slices.Sorted(maps.Keys(s.Env)) {
+			value := placeholder.ReplaceAllStringFunc(s.Env[name], func(p string) string {
+				match := placeholder.FindStringSubmatch(p)
+				if match[1] == "secrets" {
+					return strings.TrimSpace(ts.ReadFile(ts.Getenv(match[2])))
+				}
+				return ts.Getenv(match[2])
+			})
+			fmt.Fprintf(&script, "export %s=%s\n", name, shellQuote(value))
+		}
+		n++
+		ts.Check(os.WriteFile(ts.MkAbs(fmt.Sprintf("step%d.sh", n)), []byte(script.String()+s.Run), 0o600))
+	}
+	if n == 0 {
+		ts.Fatalf("the job has no steps")
+	}
+}
+
+func cmdPublished(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) > 0 {
+		ts.Fatalf("usage: published")
+	}
+	env, err := publish()
+	ts.Check(err)
+	for name, value := range env {
+		ts.Setenv(name, value)
+	}
+	ts.Setenv("PATH", env["GOBIN"]+":"+ts.Getenv("PATH"))
+}
+
+// publish makes a module proxy out of the working tree, and a module cache that
+// shares all other modules with the one in use. It returns the environment of
+// go install; the flags are those of make build, whose packages it finds
+// compiled.
+var publish = sync.OnceValues(func() (map[string]string, error) {
+	const module, version = "github.com/step-plugins/step-revoke-plugin", "v0.0.1"
+	dir := filepath.Join(sharedDir, "published")
+	proxy := filepath.Join(dir, "proxy", module, "@v")
+	if err := os.MkdirAll(proxy, 0o700); err != nil {
+		return nil, err
+	}
+	goMod, err := os.ReadFile("go.mod")
+	if err != nil {
+		return nil, err
+	}
+	info, err := json.Marshal(map[string]string{"Version": version, "Time": "2026-01-01T00:00:00Z"})
+	if err != nil {
+		return nil, err
+	}
+	for name, text := range map[string][]byte{"list": []byte(version + "\n"), version + ".info": info, version + ".mod": goMod} {
+		if err := os.WriteFile(filepath.Join(proxy, name), text, 0o600); err != nil {
+			return nil, err
+		}
+	}
+	if err := zipModule(filepath.Join(proxy, version+".zip"), module+"@"+version); err != nil {
+		return nil, err
+	}
+	out, err := exec.Command("go", "env", "-json", "GOMODCACHE", "GOCACHE").Output()
+	if err != nil {
+		return nil, err
+	}
+	env := map[string]string{}
+	if err := json.Unmarshal(out, &env); err != nil {
+		return nil, err
+	}
+	real, cache := env["GOMODCACHE"], filepath.Join(dir, "mod")
+	for _, deep := range []string{".", "github.com", "cache", "cache/download", "cache/download/github.com"} {
+		if err := linkAll(filepath.Join(real, deep), filepath.Join(cache, deep)); err != nil {
+			return nil, err
+		}
+	}
+	env["GOMODCACHE"], env["GOBIN"] = cache, filepath.Join(dir, "go", "bin")
+	env["GOPROXY"], env["GOSUMDB"] = "file://"+filepath.Join(dir, "proxy")+",file://"+filepath.Join(real, "cache", "download"), "off"
+	env["GOFLAGS"], env["CGO_ENABLED"] = "-trimpath -buildvcs=false -modcacherw", "0"
+	return env, nil
+})
+
+// linkAll fills a directory with links to everything in another one, but for
+// the directories on the way to this module.
+func linkAll(from, to string) error {
+	entries, err := os.ReadDir(from)
+	if err != nil {
+		return err
+	}
+	errs := []error{os.MkdirAll(to, 0o700)}
+	for _, e := range entries {
+		switch e.Name() {
+		case "cache", "download", "lock", "github.com", "step-plugins":
+		default:
+			errs = append(errs, os.Symlink(filepath.Join(from, e.Name()), filepath.Join(to, e.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// zipModule makes a module's archive of the files that the program is built of.
+func zipModule(file, prefix string) error {
+	sources, err := filepath.Glob("*.go")
+	if err != nil {
+		return err
+	}
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	z := zip.NewWriter(f)
+	for _, name := range append(sources, "go.mod", "go.sum", "LICENSE") {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		w, err := z.Create(prefix + "/" + name)
+		if err != nil {
+			return err
+		}
+		if _, err := w.Write(text); err != nil {
+			return err
+		}
+	}
+	return z.Close()
+}
