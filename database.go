@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/go-sql-driver/mysql"
 	"github.com/jackc/pgx/v5"
@@ -137,11 +138,23 @@ func openDatabase(cfg *db.Config) (nosql.DB, error) {
 	return database, nil
 }
 
+// closeTimeout is how long a database may take to close. One on a full disk
+// may take forever: badger tries again and again, and bbolt waits for a
+// transaction that package nosql has not ended.
+const closeTimeout = 20 * time.Second
+
 func closeDatabase(database nosql.DB) error {
-	if err := database.Close(); err != nil {
-		return failf("closing the CA's database: %w", err)
+	closed := make(chan error, 1)
+	go func() { closed <- database.Close() }()
+	select {
+	case err := <-closed:
+		if err != nil {
+			return failf("closing the CA's database: %w", err)
+		}
+		return nil
+	case <-time.After(closeTimeout):
+		return failf("the CA's database does not close").hint("STEPDEBUG=1 shows what it says; step-ca repairs it when it starts")
 	}
-	return nil
 }
 
 // isLocked tells whether another process has the database open: badger says

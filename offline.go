@@ -295,20 +295,21 @@ func (f *offline) record(ctx context.Context, req *api.RevokeRequest) error {
 	if !opts.MTLS {
 		opts.Crt = nil
 		if _, err := f.authority.Authorize(ctx, req.OTT); err != nil {
-			return offlineError(err)
+			return f.explain(err)
 		}
 	}
-	return offlineError(f.authority.Revoke(ctx, opts))
+	return f.explain(f.authority.Revoke(ctx, opts))
 }
 
-// offlineError turns an error of the authority into what it means.
-func offlineError(err error) error {
+// explain turns an error of the authority into what it means.
+func (f *offline) explain(err error) error {
 	var api *errs.Error
-	if errors.As(err, &api) && api.Status == http.StatusBadRequest && strings.Contains(err.Error(), "is already revoked") {
+	switch {
+	case !errors.As(err, &api):
+	case api.Status == http.StatusBadRequest && strings.Contains(err.Error(), "is already revoked"):
 		return errAlreadyRevoked
-	}
-	if api != nil && api.Status == http.StatusInternalServerError {
-		return noAnswer{err} // of the database: under load some are transient
+	case api.Status == http.StatusInternalServerError && databaseFiles(f.config.DB) == nil:
+		return noAnswer{err} // of a database server: under load some errors are transient
 	}
 	return err
 }
