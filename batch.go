@@ -47,43 +47,56 @@ func (b *batch) run(ctx context.Context, each func(*outcome)) []*outcome {
 // gone without an answer, only a later one can tell whether it went through.
 func (b *batch) revoke(ctx, inFlight context.Context, o *outcome) {
 	var refusedOnce bool
-	attempt := func() (struct{}, error) {
+	attempt := func() error {
 		o.attempts++
+		stop := context.AfterFunc(ctx, func() { sayMarked(warn, "interrupted: waiting for the answer for at most %s", grace) })
 		o.err = b.send(inFlight, o)
+		stop()
 		var a *answer
 		switch {
 		case o.err == nil, !b.proof.Repeatable():
-			return struct{}{}, nil
+			return nil
 		case errors.As(o.err, &a) && a.status == http.StatusUnauthorized && !refusedOnce:
 			refusedOnce = true // the CA may have restarted after the token was made
-			return struct{}{}, &backoff.RetryAfterError{}
+			return &backoff.RetryAfterError{}
 		case errors.As(o.err, new(noAnswer)):
 			o.unanswered = true
 			o.crlStale = o.crlStale || a != nil && a.status == http.StatusInternalServerError
 		case !errors.As(o.err, new(notSent)) && (a == nil || a.status != http.StatusTooManyRequests):
-			return struct{}{}, nil
+			return nil
 		}
-		if a != nil && a.retryAfter > 0 {
-			return struct{}{}, &backoff.RetryAfterError{Duration: a.retryAfter}
-		}
-		return struct{}{}, o.err
+		return o.err
 	}
-	retries := backoff.WithMaxElapsedTime(b.options.retryFor)
-	if b.options.retryFor == 0 {
-		retries = backoff.WithMaxTries(1)
-	}
-	waits := backoff.NewExponentialBackOff()
-	waits.MaxInterval = maxWait
-	_, _ = backoff.Retry(ctx, attempt, retries, backoff.WithBackOff(waits), backoff.WithNotify(
-		func(_ error, wait time.Duration) {
-			sayMarked(warn, "serial number %s, attempt %d: %v; trying again in %s", o.target.serial, o.attempts, o.err, wait.Round(time.Millisecond))
-		}))
+	retry(ctx, b.options.retryFor, attempt, func(wait time.Duration) {
+		sayMarked(warn, "serial number %s, attempt %d: %v; trying again in %s", o.target.serial, o.attempts, o.err, wait)
+	})
 	switch o.status = statusOf(o.err); {
 	case o.status == statusPlanned:
 		o.attempts, o.requestID = 0, ""
 	case o.status == statusFailed && o.unanswered:
 		o.status = statusUnknown
 	}
+}
+
+// retry repeats an attempt while it returns an error, which is the reason to:
+// with exponential backoff and jitter or, where an answer says how long to wait,
+// after that. What would begin later than limit does not.
+func retry(ctx context.Context, limit time.Duration, attempt func() error, notify func(wait time.Duration)) {
+	retries := backoff.WithMaxElapsedTime(limit)
+	if limit == 0 {
+		retries = backoff.WithMaxTries(1)
+	}
+	waits := backoff.NewExponentialBackOff()
+	waits.MaxInterval = maxWait
+	_, _ = backoff.Retry(ctx, func() (struct{}, error) {
+		err := attempt()
+		if a, ok := asAnswer(err); ok && a.retryAfter > 0 {
+			err = &backoff.RetryAfterError{Duration: a.retryAfter}
+		}
+		return struct{}{}, err
+	}, retries, backoff.WithBackOff(waits), backoff.WithNotify(func(_ error, wait time.Duration) {
+		notify(wait.Round(time.Millisecond))
+	}))
 }
 
 // send makes one attempt.

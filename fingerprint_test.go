@@ -39,11 +39,11 @@ chmod 0600 mike-encrypted.key
 snapshot
 env STEPPATH=$WORK/nowhere
 impostors
-exec sh all-ways $impostor $ca_fingerprint 'fingerprint does not match'
+exec sh all-ways $impostor $ca_fingerprint 'answered with another one'
 asked-for-root impostor 5
 exec sh all-ways $relay $ca_fingerprint 'signed by unknown authority'
 asked-for-root relay 5
-exec sh all-ways $impostor $relay_fingerprint 'fingerprint does not match|differs from --fingerprint'
+exec sh all-ways $impostor $relay_fingerprint 'answered with another one|differs from --fingerprint'
 asked-for-root impostor 4
 exec sh all-ways $ca_url $relay_fingerprint 'has no root certificate with the fingerprint|differs from --fingerprint'
 unchanged
@@ -145,7 +145,7 @@ func TestImpostor(t *testing.T) {
 		defer s.mu.Unlock()
 		heard := s.heard.String()
 		for line := range strings.Lines(heard) {
-			for _, known := range []string{"GET /root/", "Host: 127.0.0.1:", "User-Agent: ", "X-Request-Id: ", "Accept-Encoding: gzip", "\r\n"} {
+			for _, known := range []string{"GET /1.0/root/", "Cache-Control: no-cache", "Host: 127.0.0.1:", "User-Agent: ", "X-Request-Id: ", "Accept-Encoding: gzip", "\r\n"} {
 				if strings.HasPrefix(line, known) {
 					line = ""
 					break

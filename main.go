@@ -45,7 +45,7 @@ func run(args []string) int {
 	context.AfterFunc(ctx, func() {
 		stop() // a second signal ends the program at once
 		time.AfterFunc(grace+little, func() {
-			sayProblem(errInterrupted)
+			fmt.Fprintln(&realStderr, "error:", errInterrupted) // os.Stderr may be another one just now
 			os.Exit(exitInterrupted)
 		})
 	})
@@ -97,7 +97,8 @@ func initStep() error {
 		os.Setenv(step.HomeEnv, nowhere)
 	}
 	if err := step.Init(); err != nil {
-		return usagef("reading step's environment in %s: %w", step.BasePath(), err)
+		return usagef("reading step's environment in %s: %w", step.BasePath(), err).
+			hint("%s names another directory for it, which may be empty", step.PathEnv)
 	}
 	return nil
 }

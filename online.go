@@ -35,7 +35,8 @@ const (
 type online struct {
 	url    *url.URL
 	client *ca.Client
-	http   *http.Client // for what client cannot do, on the same connection unless that shows a certificate
+	http   *http.Client  // for what client cannot do, on the same connection unless that shows a certificate
+	retry  time.Duration // how long to ask again
 	roots  []*x509.Certificate
 	chains *atomic.Pointer[[][]*x509.Certificate] // of the CA's own certificate
 }
@@ -81,14 +82,14 @@ func newOnline(ctx context.Context, o *options, clientCert *tls.Certificate) (*o
 	if err != nil {
 		return nil, usagef("preparing the connection to %s: %w", o.caURL, err)
 	}
-	return &online{o.caURL, client, questions, roots, &chains}, nil
+	return &online{o.caURL, client, questions, o.retryFor, roots, &chains}, nil
 }
 
 // fetchRoot fetches the root certificate that has the fingerprint in the
 // options, from whoever answers. Nothing secret is sent.
 func fetchRoot(ctx context.Context, o *options) (*x509.Certificate, error) {
 	asked := "asked for the root certificate with the fingerprint " + o.fingerprint
-	anybody := &online{url: o.caURL, http: &http.Client{
+	anybody := &online{url: o.caURL, retry: o.retryFor, chains: new(atomic.Pointer[[][]*x509.Certificate]), http: &http.Client{
 		Transport: newGuard(&tls.Config{InsecureSkipVerify: true}), Timeout: o.timeout,
 	}}
 	defer anybody.http.CloseIdleConnections()
@@ -117,9 +118,12 @@ func (o *online) Provisioners(ctx context.Context) (provisioner.List, error) {
 	var all provisioner.List
 	cursor := ""
 	for {
-		page, err := o.client.ProvisionersWithContext(ctx, ca.WithProvisionerCursor(cursor), ca.WithProvisionerLimit(100))
-		if err != nil {
-			return nil, unreachable(o.url, "asked for its provisioners", err)
+		var page *api.ProvisionersResponse
+		if err := o.ask(ctx, "asked for its provisioners", func() (err error) {
+			page, err = o.client.ProvisionersWithContext(ctx, ca.WithProvisionerCursor(cursor), ca.WithProvisionerLimit(100))
+			return err
+		}); err != nil {
+			return nil, err
 		}
 		all = append(all, page.Provisioners...)
 		if cursor = page.NextCursor; cursor == "" {
@@ -130,23 +134,48 @@ func (o *online) Provisioners(ctx context.Context) (provisioner.List, error) {
 
 // get fetches what ca.Client has no method for, or has one that loses the
 // context.
-func (o *online) get(ctx context.Context, path, asked string) ([]byte, error) {
+func (o *online) get(ctx context.Context, path, asked string) (body []byte, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, o.url.JoinPath("1.0", path).String(), http.NoBody)
 	if err != nil {
 		return nil, err
 	}
 	req.Header.Set("User-Agent", ca.UserAgent)
 	req.Header.Set("Cache-Control", "no-cache")
-	resp, err := o.http.Do(req)
-	if err != nil {
-		return nil, unreachable(o.url, asked, err)
+	err = o.ask(ctx, asked, func() error {
+		resp, err := o.http.Do(req)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		body, err = io.ReadAll(resp.Body)
+		return err
+	})
+	return body, err
+}
+
+// ask asks a question, and again where the failure may pass: but a CA that was
+// never reached is not waited for.
+func (o *online) ask(ctx context.Context, asked string, question func() error) (err error) {
+	attempt := func() error {
+		err = question()
+		a, refused := asAnswer(err)
+		switch {
+		case refused && !a.passing(), !refused && o.chains.Load() == nil, isAlert(err),
+			errors.As(err, new(*redirectError)), errors.As(err, new(*json.SyntaxError)):
+			return nil
+		}
+		return err
 	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return nil, unreachable(o.url, asked, err)
+	retry(ctx, o.retry, attempt, func(wait time.Duration) {
+		sayMarked(warn, "%v; trying again in %s", unreachable(o.url, asked, err), wait)
+	})
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return errInterrupted
 	}
-	return body, nil
+	return unreachable(o.url, asked, err)
 }
 
 // Issuers are the certificates that this CA issues with: its intermediates and
@@ -262,6 +291,11 @@ func (a *answer) Error() string {
 func asAnswer(err error) (a *answer, ok bool) {
 	ok = errors.As(err, &a)
 	return a, ok
+}
+
+// passing tells whether the answer may be another one a moment later.
+func (a *answer) passing() bool {
+	return a.status == http.StatusTooManyRequests || a.status >= 500 && a.status != http.StatusNotImplemented
 }
 
 // explain turns a refusal into what it means, where that is known. The texts
@@ -417,14 +451,15 @@ func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
 // retryAfter reads the header Retry-After: seconds, or a date (RFC 9110,
 // section 10.2.3).
 func retryAfter(h http.Header) time.Duration {
+	const longest = 24 * time.Hour // with which one can calculate, and which nobody waits for
 	value := h.Get("Retry-After")
+	var wait time.Duration
 	if seconds, err := strconv.Atoi(value); err == nil {
-		return time.Duration(max(seconds, 0)) * time.Second
+		wait = time.Duration(min(seconds, int(longest/time.Second))) * time.Second
+	} else if date, err := http.ParseTime(value); err == nil {
+		wait = time.Until(date)
 	}
-	if date, err := http.ParseTime(value); err == nil {
-		return max(time.Until(date), 0)
-	}
-	return 0
+	return min(max(wait, 0), longest)
 }
 
 // A redirectError is a redirect, which is never followed.

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/smallstep/certificates/api"
 )
@@ -114,6 +115,22 @@ func fakeCA(t *testing.T, server *httptest.Server) *online {
 	}
 	t.Cleanup(func() { _ = ca.Close(context.Background()) })
 	return ca
+}
+
+// TestRetryAfter shows how long an answer asks to wait, in whatever words.
+func TestRetryAfter(t *testing.T) {
+	t.Parallel()
+	in := func(d time.Duration) string { return time.Now().Add(d).UTC().Format(http.TimeFormat) }
+	for value, want := range map[string]time.Duration{
+		"": 0, "soon": 0, "0": 0, "-5": 0, "-9223372036854775808": 0, "7": 7 * time.Second,
+		"9223372036854775807": 24 * time.Hour, "99999999999999999999": 0,
+		in(-time.Hour): 0, in(time.Hour): time.Hour, "Fri, 31 Dec 9999 23:59:59 GMT": 24 * time.Hour,
+	} {
+		got := retryAfter(http.Header{"Retry-After": {value}})
+		if d := want - got; d < 0 || d > 10*time.Second {
+			t.Errorf("%q: %s, want %s", value, got, want)
+		}
+	}
 }
 
 // TestNotSent shows that a request that never left is no open question.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/chzyer/readline"
@@ -23,9 +24,9 @@ import (
 
 // ask asks for a line of text until validate accepts it.
 func ask(ctx context.Context, flag, question string, validate func(string) error) (string, error) {
-	return atTerminal(ctx, flag, func(in *os.File) (string, error) {
+	return atTerminal(ctx, flag, func(t terminal) (string, error) {
 		if plain {
-			return askPlainly(in, question, validate)
+			return askPlainly(t, question, validate)
 		}
 		return ui.Prompt(printable(question), ui.WithPromptTemplates(promptTemplates()), ui.WithValidateFunc(validate))
 	})
@@ -33,11 +34,11 @@ func ask(ctx context.Context, flag, question string, validate func(string) error
 
 // askPassword asks for a password, which is not shown.
 func askPassword(ctx context.Context, flag, question string) ([]byte, error) {
-	return atTerminal(ctx, flag, func(in *os.File) ([]byte, error) {
+	return atTerminal(ctx, flag, func(t terminal) ([]byte, error) {
 		if plain {
-			fmt.Fprint(os.Stderr, printable(question)+": ")
-			defer fmt.Fprintln(os.Stderr)
-			password, err := term.ReadPassword(int(in.Fd()))
+			fmt.Fprint(t.out, printable(question)+": ")
+			defer fmt.Fprintln(t.out)
+			password, err := term.ReadPassword(int(t.in.Fd()))
 			return bytes.TrimRightFunc(password, unicode.IsSpace), err
 		}
 		return ui.PromptPassword(printable(question))
@@ -51,33 +52,44 @@ func askChoice(ctx context.Context, flag, name, question string, items []string)
 	for i, s := range items {
 		shown[i].Name = printable(s)
 	}
-	return atTerminal(ctx, flag, func(in *os.File) (int, error) {
+	i, err := atTerminal(ctx, flag, func(t terminal) (int, error) {
 		if plain {
-			return choosePlainly(in, question, items)
+			return choosePlainly(t, question, items)
 		}
 		i, _, err := ui.Select(printable(question), shown, ui.WithSelectTemplates(selectTemplates(name)))
 		return i, err
 	})
+	if err == nil && plain {
+		saySelected(name, items[i]) // as Select does itself
+	}
+	return i, err
 }
 
 // confirm asks for a yes or no.
 func confirm(ctx context.Context, flag, question string) (bool, error) {
 	question += " [y/n]"
-	return atTerminal(ctx, flag, func(in *os.File) (bool, error) {
+	return atTerminal(ctx, flag, func(t terminal) (bool, error) {
 		if plain {
-			answer, err := askPlainly(in, question, ui.YesNo())
+			answer, err := askPlainly(t, question, ui.YesNo())
 			return strings.HasPrefix(strings.ToLower(strings.TrimSpace(answer)), "y"), err
 		}
 		return ui.PromptYesNo(printable(question), ui.WithPromptTemplates(promptTemplates()))
 	})
 }
 
+// settling is time for a prompt that has just begun to make its changes to the
+// terminal, so that none comes after they are undone.
+const settling = 100 * time.Millisecond
+
 // showCursor undoes what a choice does, and leaves the line of the prompt.
 const showCursor = "\x1b[?25h\r\n"
 
+// A terminal is where questions are read and answered.
+type terminal struct{ in, out *os.File }
+
 // atTerminal runs a prompt on the terminal, which may be another one than the
 // standard streams. A signal ends it and leaves the terminal as it was.
-func atTerminal[T any](ctx context.Context, flag string, prompt func(in *os.File) (T, error)) (T, error) {
+func atTerminal[T any](ctx context.Context, flag string, prompt func(t terminal) (T, error)) (T, error) {
 	var none T
 	tty, restore, err := openTerminal()
 	if err != nil {
@@ -86,16 +98,16 @@ func atTerminal[T any](ctx context.Context, flag string, prompt func(in *os.File
 	defer restore()
 	// ui reads from the terminal where standard input is none, but its Select
 	// does so only if readline is told.
-	in := os.Stdin
+	t := terminal{os.Stdin, os.Stderr}
 	if !readline.DefaultIsTerminal() {
-		in = tty
+		t.in = tty
 		defer func(stdin io.ReadCloser) { readline.Stdin = stdin }(readline.Stdin)
 		readline.Stdin = tty
 	}
 	// It writes to os.Stderr, whatever that is at the time.
 	if !term.IsTerminal(int(os.Stderr.Fd())) {
 		defer func(stderr *os.File) { os.Stderr = stderr }(os.Stderr)
-		os.Stderr = tty
+		os.Stderr, t.out = tty, tty
 	}
 	type result struct {
 		answer T
@@ -103,18 +115,23 @@ func atTerminal[T any](ctx context.Context, flag string, prompt func(in *os.File
 	}
 	done := make(chan result, 1)
 	go func() {
-		answer, err := prompt(in)
+		answer, err := prompt(t)
 		done <- result{answer, err}
 	}()
 	select {
 	case <-ctx.Done():
-		fmt.Fprint(tty, showCursor)
+		time.Sleep(settling)
+		if plain {
+			fmt.Fprintln(tty)
+		} else {
+			fmt.Fprint(tty, showCursor)
+		}
 		return none, errInterrupted
 	case r := <-done:
 		switch {
 		case errors.Is(r.err, promptui.ErrInterrupt):
 			return none, errInterrupted
-		case errors.Is(r.err, promptui.ErrEOF):
+		case errors.Is(r.err, promptui.ErrEOF), errors.Is(r.err, io.EOF):
 			return none, usagef("%s is missing: no answer was given", flag)
 		case r.err != nil:
 			return none, usagef("%s is missing: %w", flag, r.err)
@@ -124,27 +141,28 @@ func atTerminal[T any](ctx context.Context, flag string, prompt func(in *os.File
 }
 
 // askPlainly asks without line editing, which takes escape sequences.
-func askPlainly(in *os.File, question string, validate func(string) error) (string, error) {
-	for lines := bufio.NewReader(in); ; {
-		fmt.Fprint(os.Stderr, printable(question)+": ")
+func askPlainly(t terminal, question string, validate func(string) error) (string, error) {
+	for lines := bufio.NewReader(t.in); ; {
+		fmt.Fprint(t.out, printable(question)+": ")
 		line, err := lines.ReadString('\n')
 		if err != nil {
+			fmt.Fprintln(t.out)
 			return "", err
 		}
 		line = strings.TrimRight(line, "\r\n")
 		if err = validate(line); err == nil {
 			return line, nil
 		}
-		sayMarked(warn, "%v", err)
+		fmt.Fprintln(t.out, warn, printable(err.Error()))
 	}
 }
 
 // choosePlainly asks for the number of an item and returns its index.
-func choosePlainly(in *os.File, question string, items []string) (i int, err error) {
+func choosePlainly(t terminal, question string, items []string) (i int, err error) {
 	for i, item := range items {
-		say("%3d  %s", i+1, item)
+		fmt.Fprintf(t.out, "%3d  %s\n", i+1, printable(item))
 	}
-	_, err = askPlainly(in, fmt.Sprintf("%s [1-%d]", question, len(items)), func(s string) error {
+	_, err = askPlainly(t, fmt.Sprintf("%s [1-%d]", question, len(items)), func(s string) error {
 		if i, err = strconv.Atoi(strings.TrimSpace(s)); err != nil || i < 1 || i > len(items) {
 			return fmt.Errorf("%q is not one of the numbers", s)
 		}

@@ -410,7 +410,7 @@ func sayOutcome(o *outcome) {
 		say("Certificate with Serial Number %s was not attempted.", serial)
 	case statusUnknown:
 		sayProblem(fmt.Errorf("it is not known whether the certificate with serial number %s is revoked: %w", serial, o.err))
-		say("hint: run the same command again with a new token, if it had one: it says 'already revoked' if this went through")
+		say("hint: run the same command again with a new token, if it had one: it says 'already revoked' if this went through; --dry-run --verify looks without revoking")
 	default:
 		sayProblem(fmt.Errorf("the certificate with serial number %s was not revoked: %w", serial, o.err))
 	}

@@ -42,7 +42,7 @@ and the flag may be repeated`},
 With --dry-run: look at the present state`},
 		cli.StringFlag{Name: "format", Value: "text", Usage: `What to print on standard output: text or json, a <format>. With json it
 is one object for each certificate, a line each`},
-		cli.DurationFlag{Name: "timeout", Value: 30 * time.Second, Usage: `How long one request may take, a <duration>; 30s unless given`},
+		cli.DurationFlag{Name: "timeout", Value: 10 * time.Second, Usage: `How long one request may take, a <duration>; 10s unless given`},
 		cli.DurationFlag{Name: "retry-for", Value: 30 * time.Second, Usage: `How long to try again what fails for a passing reason, a <duration>;
 30s unless given, 0s for never`},
 	}},

@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -59,7 +60,7 @@ type flow struct {
 	typed string // a dialogue, if it is run at a terminal
 }
 
-// flows have fresh tokens in $TOKEN and in fresh.token. What is given as
+// flows have a fresh token in $TOKEN and in the file $FRESH. What is given as
 // --token may be on the command line.
 var flows = map[string][]flow{
 	"online": {
@@ -86,10 +87,10 @@ var flows = map[string][]flow{
 		{args: "--token $TOKEN $victim"},
 		{args: "--token $TOKEN $friend", code: 2},
 		{args: "--token $TOKEN --fingerprint $other_fingerprint $victim", code: 1},
-		{args: "--token-file fresh.token $victim"},
-		{args: "--token-file fresh.token --format json $victim"},
-		{args: "--token-file fresh.token --ca-url $down --root ca/certs/root_ca.crt $victim", code: 1},
-		{args: "--token-file /dev/stdin $victim", stdin: "fresh.token"},
+		{args: "--token-file $FRESH $victim"},
+		{args: "--token-file $FRESH --format json $victim"},
+		{args: "--token-file $FRESH --ca-url $down --root ca/certs/root_ca.crt $victim", code: 1},
+		{args: "--token-file /dev/stdin $victim", stdin: "$FRESH"},
 		{args: "--token-file used.token $victim", code: 1},
 		{args: "--token-file wrong.token $victim", code: 1},
 		{args: "--token-file garbage.token $victim", code: 2},
@@ -166,13 +167,21 @@ func TestSecrets(t *testing.T) {
 	params.Cmds["prepare-flows"] = func(ts *testscript.TestScript, _ bool, _ []string) { f = prepareFlows(ts) }
 	params.Cmds["run-flows"] = func(ts *testscript.TestScript, _ bool, args []string) {
 		t := ts.Value(scriptKey{}).(*script).t.(inTurn).T
-		for i, c := range flows[args[0]] {
-			for j, way := range [][]string{{"step-revoke-plugin"}, {"step", "revoke"}} {
-				debug := (i+j)%2 == 0
-				t.Run(fmt.Sprintf("%s/%s/debug=%t", way[0], c.args, debug), func(t *testing.T) { f.run(t, c, way, debug) })
+		// The group returns when all of its parallel flows have.
+		t.Run(args[0], func(t *testing.T) {
+			for i, c := range flows[args[0]] {
+				for j, way := range [][]string{{"step-revoke-plugin"}, {"step", "revoke"}} {
+					debug, fresh := (i+j)%2 == 0, f.token("admin")
+					t.Run(fmt.Sprintf("%s/%s/debug=%t", way[0], c.args, debug), func(t *testing.T) {
+						if args[0] == "online" { // the database is for one process
+							t.Parallel()
+						}
+						f.run(t, c, way, debug, fresh)
+					})
+				}
 			}
-		}
-		if f.watched == 0 {
+		})
+		if f.watched.Load() == 0 {
 			t.Error("no command line was seen")
 		}
 		if t.Failed() {
@@ -185,7 +194,7 @@ func TestSecrets(t *testing.T) {
 type flowFixtures struct {
 	fixtures
 	signer  *provisionerKey // of the provisioner admin
-	watched int             // runs whose command lines were seen
+	watched atomic.Int32    // runs whose command lines were seen
 }
 
 func prepareFlows(ts *testscript.TestScript) *flowFixtures {
@@ -294,19 +303,27 @@ func (f *flowFixtures) addKey(key any) {
 }
 
 // run runs the program and looks for secrets.
-func (f *flowFixtures) run(t *testing.T, c flow, way []string, debug bool) {
-	fresh := f.token("admin")
-	f.write("fresh.token", []byte(fresh+"\n"))
+func (f *flowFixtures) run(t *testing.T, c flow, way []string, debug bool, fresh string) {
+	token := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(token, []byte(fresh+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	args := append(way, strings.Fields(os.Expand(c.args, func(name string) string {
-		if name == "TOKEN" {
+		switch name {
+		case "TOKEN":
 			return fresh
+		case "FRESH":
+			return token
 		}
 		return f.ts.Getenv(name)
 	}))...)
 	args = append(args, "--retry-for", "0s")
 	if c.typed != "" {
-		f.write("dialogue", []byte(c.typed))
-		args = append([]string{"at-terminal", "dialogue"}, args...)
+		dialogue := filepath.Join(t.TempDir(), "dialogue")
+		if err := os.WriteFile(dialogue, []byte(c.typed), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		args = append([]string{"at-terminal", dialogue}, args...)
 	}
 	program, err := exec.LookPath(args[0])
 	if way[0] == "step" && c.typed == "" {
@@ -323,7 +340,11 @@ func (f *flowFixtures) run(t *testing.T, c flow, way []string, debug bool) {
 		cmd.Env = append(cmd.Env, "STEPDEBUG=1")
 	}
 	if c.stdin != "" {
-		cmd.Stdin = strings.NewReader(f.ts.ReadFile(c.stdin))
+		content := fresh
+		if c.stdin != "$FRESH" {
+			content = f.ts.ReadFile(c.stdin)
+		}
+		cmd.Stdin = strings.NewReader(content)
 	}
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
@@ -347,7 +368,7 @@ func (f *flowFixtures) run(t *testing.T, c flow, way []string, debug bool) {
 		t.Errorf("the output holds a part of a secret:\n%s", &output)
 	}
 	if strings.Contains(processes, "step-revoke-plugin\x00--") {
-		f.watched++
+		f.watched.Add(1)
 	}
 	if f.secret.in(strings.ReplaceAll(processes, fresh, "")) {
 		t.Errorf("a command line holds a part of a secret:\n%q", processes)
