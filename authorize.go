@@ -329,7 +329,7 @@ func unfit(p provisioner.Interface, wanted provisioner.Type) *problem {
 	case provisioner.TypeX5C:
 		return failf("the provisioner %q is of type X5C", p.GetName()).hint("authorize with a certificate that it trusts: --x5c-cert and --x5c-key")
 	case provisioner.TypeJWK:
-		return failf("the provisioner %q is of type JWK and not %s", p.GetName(), wanted).hint("leave out --x5c-cert and --x5c-key")
+		return failf("the provisioner %q is of type JWK and not %s", p.GetName(), wanted).hint("leave out --x5c-cert and --x5c-key, or their variables STEP_X5C_CERT and STEP_X5C_KEY")
 	}
 	return failf("the provisioner %q is of type %s and cannot authorize a revocation: %s", p.GetName(), p.GetType(), whyNot[p.GetType()]).
 		hint("use a JWK or X5C provisioner, or the certificate itself with --cert and --key")

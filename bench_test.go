@@ -22,10 +22,11 @@ import (
 // released and one command more than the other scripts have:
 //
 //	ratio NAME LIMIT RUNS OURS THEIRS
-//	    Run the commands OURS and THEIRS in turn, each with a new serial
-//	    number, RUNS times each. A command is a program with its arguments, SERIAL
-//	    among them, or a shell script, NAME.sh, which finds it in $serial. The median of OURS may be at most LIMIT times that
-//	    of THEIRS: a ratio within one run, which other machines can be held to.
+//	    Run the commands OURS and THEIRS in turn, each with a new serial number,
+//	    RUNS times each. A command is a program with its arguments, SERIAL among
+//	    them, or a shell script, NAME.sh, which finds it in $serial. The median
+//	    of OURS may be at most LIMIT times that of THEIRS: a ratio within one
+//	    run, which other machines can be held to.
 func TestBench(t *testing.T) {
 	dir := t.TempDir()
 	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, "step-revoke-plugin"), ".")

@@ -29,6 +29,9 @@ func flagsFirst(flags []cli.Flag, args []string) (sorted []string, given map[str
 		}
 		sorted = append(sorted, arg)
 		first, isBool, known := findFlag(flags, name)
+		if given[first] && !isBool && !mayRepeat[first] {
+			return nil, nil, usagef("%s is given twice", dashed(first))
+		}
 		given[first] = known
 		if !known || isBool || hasValue {
 			continue
@@ -46,6 +49,9 @@ func flagsFirst(flags []cli.Flag, args []string) (sorted []string, given map[str
 	}
 	return append(append(sorted, "--"), rest...), given, nil
 }
+
+// mayRepeat are the flags that take several values.
+var mayRepeat = map[string]bool{"cert": true, "x5c-chain": true}
 
 // flagName is the name of the flag that a word is, if it is one.
 func flagName(word string) (name string, hasValue, isFlag bool) {

@@ -28,8 +28,8 @@ var version = ""
 // After a signal, what is in flight may take grace to finish. What has not ended
 // a little later, by itself, is ended.
 const (
-	grace  = 4 * time.Second
-	little = 500 * time.Millisecond
+	grace    = 4 * time.Second
+	graceEnd = grace + 500*time.Millisecond
 )
 
 func main() { os.Exit(run(os.Args[1:])) }
@@ -44,7 +44,7 @@ func run(args []string) int {
 	defer stop()
 	context.AfterFunc(ctx, func() {
 		stop() // a second signal ends the program at once
-		time.AfterFunc(grace+little, func() {
+		time.AfterFunc(graceEnd, func() {
 			fmt.Fprintln(&realStderr, "error:", errInterrupted) // os.Stderr may be another one just now
 			os.Exit(exitInterrupted)
 		})
@@ -69,8 +69,13 @@ func runApp(ctx context.Context, args []string) error {
 	ca.DisableIdentity = true // step's own identity would displace --cert and --key
 
 	args, given, err := flagsFirst(allFlags(), args)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
+	case given["help"]:
+		return printOut(helpText())
+	case given["version"]:
+		return printOut(fmt.Sprintf("step-revoke-plugin/%s (%s/%s)\n", programVersion(), runtime.GOOS, runtime.GOARCH))
 	}
 	command := revokeCommand(ctx, given)
 	os.Unsetenv(step.IgnoreEnvVar) // flags that name it as their variable have none
@@ -124,8 +129,4 @@ func programVersion() string {
 		return info.Main.Version
 	}
 	return "0000000-dev"
-}
-
-func printVersion() {
-	fmt.Printf("step-revoke-plugin/%s (%s/%s)\n", programVersion(), runtime.GOOS, runtime.GOARCH)
 }

@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/smallstep/certificates/api"
 	authoritypkg "github.com/smallstep/certificates/authority"
@@ -44,6 +46,8 @@ type offline struct {
 	database  nosql.DB
 	authority *authoritypkg.Authority
 	touched   bool // the database was opened
+	hung      bool // it did not answer in time: what was asked of it goes on
+	sent      sync.WaitGroup
 	revoked   bool // something was, now or before, that the CRL may lack
 }
 
@@ -116,12 +120,41 @@ func (f *offline) Provisioners(ctx context.Context) (list provisioner.List, err 
 		return f.config.AuthorityConfig.Provisioners, nil
 	}
 	f.touched = true
-	database, err := openDatabase(f.config.DB)
+	err = f.patiently(ctx, func() (err error) {
+		database, err := openDatabase(f.config.DB)
+		if err != nil {
+			return err
+		}
+		defer func() { err = cmp.Or(err, closeDatabase(database)) }()
+		list, err = managedProvisioners(ctx, database)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = cmp.Or(err, closeDatabase(database)) }()
-	return managedProvisioners(ctx, database)
+	return list, nil
+}
+
+// patiently takes a step that needs the database. A database server gets as
+// long as --timeout says to answer; if that is not enough, the step is left to
+// itself, and nothing else touches what it touches.
+func (f *offline) patiently(ctx context.Context, step func() error) error {
+	if databaseFiles(f.config.DB) != nil {
+		return step()
+	}
+	done := make(chan error, 1)
+	go func() { done <- step() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		f.hung = true
+		return errInterrupted
+	case <-time.After(f.options.timeout):
+		f.hung = true
+		return failf("the CA's database server did not answer within %s", f.options.timeout).
+			hint("check the server; --timeout gives it longer")
+	}
 }
 
 // managedProvisioners reads the provisioners of remote management. A database
@@ -217,11 +250,16 @@ func (f *offline) readCAKey(ctx context.Context) (crypto.Signer, error) {
 
 // Open asks for what signing a CRL takes, opens the database, starts the
 // authority on it, and makes sure that the CA knows every target.
-func (f *offline) Open(ctx context.Context, targets []*target) (err error) {
+func (f *offline) Open(ctx context.Context, targets []*target) error {
 	if err := f.prepareCRL(ctx); err != nil {
 		return err
 	}
 	f.touched = true
+	return f.patiently(ctx, func() error { return f.start(ctx, targets) })
+}
+
+// start opens the database and starts the authority on it.
+func (f *offline) start(ctx context.Context, targets []*target) (err error) {
 	if f.database, err = openDatabase(f.config.DB); err != nil {
 		return err
 	}
@@ -263,7 +301,7 @@ func (f *offline) checkKnown(targets []*target) error {
 			t.cert = cert
 		case nosql.IsErrNotFound(err) && !f.options.allowUnknown:
 			return failf("the CA's database knows no certificate with the serial number %s", t.serial).
-				hint("check the number; --allow-unknown revokes it all the same")
+				hint("check the number; --allow-unknown accepts it all the same")
 		case err != nil && !nosql.IsErrNotFound(err):
 			return failf("looking up the serial number %s in the CA's database: %w", t.serial, err)
 		}
@@ -273,8 +311,11 @@ func (f *offline) checkKnown(targets []*target) error {
 
 // Revoke does not wait longer than ctx lasts, for a database server above all.
 func (f *offline) Revoke(ctx context.Context, req *api.RevokeRequest) error {
+	if databaseFiles(f.config.DB) != nil {
+		ctx = context.WithoutCancel(ctx) // files answer at once, and are about to be closed
+	}
 	done := make(chan error, 1)
-	go func() { done <- f.record(context.WithoutCancel(ctx), req) }()
+	f.sent.Go(func() { done <- f.record(context.WithoutCancel(ctx), req) })
 	select {
 	case err := <-done:
 		f.revoked = f.revoked || err == nil || errors.Is(err, errAlreadyRevoked)
@@ -317,7 +358,10 @@ func (f *offline) explain(err error) error {
 // Evidence is the CA's database, and the CRL in it, which is built before.
 func (f *offline) Evidence(ctx context.Context) (evidence, error) {
 	list, err := f.storedCRL(ctx)
-	return &databaseEvidence{f.database, list, err}, nil
+	if f.hung {
+		return nil, err
+	}
+	return &databaseEvidence{f, list, err}, nil
 }
 
 // storedCRL reads the CRL in the CA's database.
@@ -332,7 +376,11 @@ func (f *offline) storedCRL(ctx context.Context) (*signedList, error) {
 	if !ok {
 		return nil, errors.New("the CA's database cannot hold a CRL")
 	}
-	stored, err := store.GetCRL()
+	var stored *db.CertificateRevocationListInfo
+	err := f.patiently(ctx, func() (err error) {
+		stored, err = store.GetCRL()
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("reading the CRL in the CA's database: %w", err)
 	}
@@ -343,13 +391,17 @@ func (f *offline) storedCRL(ctx context.Context) (*signedList, error) {
 // databaseEvidence is the record of each revocation in the CA's database, and
 // the CRL there.
 type databaseEvidence struct {
-	database nosql.DB
-	list     *signedList // nil if there is none
-	noList   error       // why
+	ca     *offline
+	list   *signedList // nil if there is none
+	noList error       // why
 }
 
 func (d *databaseEvidence) Lookup(serial string) (*record, error) {
-	value, err := d.database.Get([]byte("revoked_x509_certs"), []byte(serial))
+	var value []byte
+	err := d.ca.patiently(context.Background(), func() (err error) {
+		value, err = d.ca.database.Get([]byte("revoked_x509_certs"), []byte(serial))
+		return err
+	})
 	if nosql.IsErrNotFound(err) {
 		return nil, nil
 	}
@@ -380,10 +432,22 @@ func (f *offline) Touched() bool { return f.touched }
 
 // Close builds the CRL, if there is one and something has changed, and shuts
 // the authority and its database down. It must be called whatever has happened.
-func (f *offline) Close(context.Context) error {
+func (f *offline) Close(ctx context.Context) error {
+	if !f.settled(ctx) {
+		f.hung = true
+	}
+	if f.hung {
+		if f.crl.IsEnabled() && f.revoked {
+			return noCRL(errors.New("the CA's database server does not answer"))
+		}
+		return nil
+	}
 	var err error
 	if f.authority != nil {
 		err = f.buildCRL()
+		if f.hung {
+			return err
+		}
 		if shutdown := f.authority.Shutdown(); shutdown != nil {
 			err = cmp.Or(err, error(failf("shutting the authority down: %w", shutdown)))
 		}
@@ -396,6 +460,23 @@ func (f *offline) Close(context.Context) error {
 	return err
 }
 
+// settled waits for revocations that went unanswered, so that a CRL that is
+// built afterwards has them: for --timeout, but hardly after a signal.
+func (f *offline) settled(ctx context.Context) bool {
+	done := make(chan struct{})
+	go func() { f.sent.Wait(); close(done) }()
+	limit := f.options.timeout
+	if ctx.Err() != nil {
+		limit = time.Millisecond
+	}
+	select {
+	case <-done:
+		return true
+	case <-time.After(limit):
+		return false
+	}
+}
+
 // buildCRL builds and stores one CRL with everything that is revoked.
 func (f *offline) buildCRL() error {
 	if !f.crl.IsEnabled() || !f.revoked {
@@ -405,14 +486,19 @@ func (f *offline) buildCRL() error {
 	err := f.noSigner
 	if err == nil {
 		f.config.CRL = f.crl
-		err = f.authority.GenerateCertificateRevocationList()
+		err = f.patiently(context.Background(), f.authority.GenerateCertificateRevocationList)
 	}
 	if err != nil {
-		return (&problem{error: fmt.Errorf("the CRL was not rebuilt: %w", err), code: exitIncomplete}).
-			hint("step-ca rebuilds the CRL when it starts")
+		return noCRL(err)
 	}
 	say("The CRL was rebuilt.")
 	return nil
+}
+
+// noCRL is the problem that a CRL was to be rebuilt and could not be.
+func noCRL(err error) *problem {
+	return (&problem{error: fmt.Errorf("the CRL was not rebuilt: %w", err), code: exitIncomplete}).
+		hint("step-ca rebuilds the CRL when it starts")
 }
 
 // dormant is a provisioner that is there, so that what it issued keeps its

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -31,9 +30,8 @@ const (
 type online struct {
 	url    *url.URL
 	client *ca.Client
-	http   *http.Client  // for what client cannot do, on the same connection unless that shows a certificate
-	retry  time.Duration // how long to ask again
-	roots  []*x509.Certificate
+	http   *http.Client                           // for what client cannot do, on the same connection unless that shows a certificate
+	retry  time.Duration                          // how long to ask again
 	chains *atomic.Pointer[[][]*x509.Certificate] // of the CA's own certificate
 }
 
@@ -78,7 +76,7 @@ func newOnline(ctx context.Context, o *options, clientCert *tls.Certificate) (*o
 	if err != nil {
 		return nil, usagef("preparing the connection to %s: %w", o.caURL, err)
 	}
-	return &online{o.caURL, client, questions, o.retryFor, roots, &chains}, nil
+	return &online{o.caURL, client, questions, o.retryFor, &chains}, nil
 }
 
 // fetchRoot fetches the root certificate that has the fingerprint in the
@@ -179,16 +177,21 @@ func (o *online) ask(ctx context.Context, asked string, question func() error) (
 // registration authority) shows them in the chain of its own certificate.
 func (o *online) Issuers(ctx context.Context) ([]*x509.Certificate, error) {
 	const asked = "asked for its intermediate certificates"
-	issuers := slices.Clone(o.roots)
 	body, err := o.get(ctx, "intermediates", asked)
-	if _, answered := asAnswer(err); answered {
-		for _, chain := range *o.chains.Load() {
+	_, refused := asAnswer(err)
+	if err != nil && !refused {
+		return nil, err
+	}
+	// Of the roots that are trusted only those count that this CA has shown to
+	// be its own: a file may hold those of other CAs besides.
+	var issuers []*x509.Certificate
+	for _, chain := range *o.chains.Load() {
+		if issuers = append(issuers, chain[len(chain)-1]); refused {
 			issuers = append(issuers, chain[1:]...)
 		}
-		return issuers, nil
 	}
-	if err != nil {
-		return nil, err
+	if refused {
+		return issuers, nil
 	}
 	var list api.IntermediatesResponse
 	if err := json.Unmarshal(body, &list); err != nil {

@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/hex"
+	"fmt"
 	"net/url"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,7 +16,6 @@ import (
 	"github.com/smallstep/cli-utils/step"
 	"github.com/urfave/cli"
 	"go.step.sm/crypto/jose"
-	"go.step.sm/crypto/pemutil"
 	"go.step.sm/crypto/x509util"
 )
 
@@ -70,6 +71,35 @@ func (o *options) caName() string {
 	return o.caURL.String()
 }
 
+// checkDefaults finds values in defaults.json that their flags cannot take:
+// cli-utils passes over them in silence.
+func checkDefaults(c *cli.Context) error {
+	config, err := step.Contexts().GetConfig()
+	if err != nil {
+		return err
+	}
+	for _, f := range allFlags() {
+		name, _, _ := strings.Cut(f.GetName(), ",")
+		value, ok := config[name]
+		if !ok || c.IsSet(name) {
+			continue
+		}
+		text := fmt.Sprint(value)
+		switch f := f.(type) {
+		case cli.BoolFlag:
+			if f.EnvVar != commandLineOnly {
+				_, err = strconv.ParseBool(text)
+			}
+		case cli.DurationFlag:
+			_, err = time.ParseDuration(text)
+		}
+		if err != nil {
+			return usagef("%q is no value for %q in defaults.json of %s", text, name, step.Path())
+		}
+	}
+	return nil
+}
+
 // readOptions turns flags into options. given are the flags that stand on the
 // command line itself; what they ask for goes before what is inherited. All
 // errors are usage errors.
@@ -116,8 +146,12 @@ func readOptions(ctx context.Context, c *cli.Context, given map[string]bool) (*o
 	if o.retryFor < 0 {
 		return nil, usagef("--retry-for %s is negative", o.retryFor)
 	}
-	if isAny(given, "kid", "provisioner-key") {
-		o.x5cCert = "" // an inherited one gives way
+	// What is inherited gives way to other proof on the command line.
+	if isAny(given, "key", "token", "token-file", "kid", "provisioner-key") {
+		o.x5cCert = ""
+	}
+	if given["x5c-cert"] && !given["provisioner"] {
+		o.provisioner = ""
 	}
 	if o.x5cCert != "" && o.x5cKey == "" {
 		return nil, usagef("--x5c-key is missing, the key of the certificate %s", o.x5cCert)
@@ -140,8 +174,8 @@ func readOptions(ctx context.Context, c *cli.Context, given map[string]bool) (*o
 		}
 		return o, nil
 	}
-	// A token from the environment gives way to other proof on the command line.
-	if !isAny(given, "cert", "provisioner", "kid", "provisioner-key", "provisioner-password-file", "x5c-cert") {
+	needless := o.looks() && !isAny(given, "token", "token-file")
+	if !needless && !isAny(given, "cert", "provisioner", "kid", "provisioner-key", "provisioner-password-file", "x5c-cert") {
 		if o.token, err = readToken(c.String("token"), c.String("token-file"), given); err != nil {
 			return nil, err
 		}
@@ -195,7 +229,7 @@ func (o *options) findRoots(rootFile, fingerprint string, given map[string]bool)
 		}
 	}
 	if rootFile != "" {
-		if o.roots, err = readRoots(rootFile); err != nil {
+		if o.roots, err = readBundle(rootFile, "--root"); err != nil {
 			return err
 		}
 	}
@@ -292,14 +326,6 @@ func parseFingerprint(s string) (string, error) {
 			hint("'step certificate fingerprint root_ca.crt' prints it: 64 hexadecimal digits")
 	}
 	return sum, nil
-}
-
-func readRoots(file string) ([]*x509.Certificate, error) {
-	roots, err := pemutil.ReadCertificateBundle(file)
-	if err != nil {
-		return nil, usagef("reading root certificates: %w", err).hint("--root names a PEM file with the CA's root certificate")
-	}
-	return roots, nil
 }
 
 func hasFingerprint(certs []*x509.Certificate, sum string) bool {

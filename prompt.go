@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/chzyer/readline"
 	"github.com/manifoldco/promptui"
@@ -38,8 +39,7 @@ func askPassword(ctx context.Context, flag, question string) ([]byte, error) {
 		if plain {
 			fmt.Fprint(t.out, printable(question)+": ")
 			defer fmt.Fprintln(t.out)
-			password, err := term.ReadPassword(int(t.in.Fd()))
-			return bytes.TrimRightFunc(password, unicode.IsSpace), err
+			return typeHidden(t.in)
 		}
 		return ui.PromptPassword(printable(question))
 	})
@@ -132,7 +132,7 @@ func atTerminal[T any](ctx context.Context, flag string, prompt func(t terminal)
 		case errors.Is(r.err, promptui.ErrInterrupt):
 			return none, errInterrupted
 		case errors.Is(r.err, promptui.ErrEOF), errors.Is(r.err, io.EOF):
-			return none, usagef("%s is missing: no answer was given", flag)
+			return none, usagef("%s is missing: %w", flag, errNothingTyped)
 		case r.err != nil:
 			return none, usagef("%s is missing: %w", flag, r.err)
 		}
@@ -183,6 +183,38 @@ func checkTerminal(flag string) error {
 
 func noTerminal(flag string) *problem {
 	return usagef("%s is missing, and %w", flag, errNoTerminal)
+}
+
+var errNothingTyped = errors.New("no answer was given")
+
+// typeHidden reads a line that is not shown. term.ReadPassword would wait on
+// after Ctrl-D.
+func typeHidden(in *os.File) ([]byte, error) {
+	state, err := term.MakeRaw(int(in.Fd()))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = term.Restore(int(in.Fd()), state) }()
+	var line []byte
+	for key := make([]byte, 1); ; {
+		switch n, err := in.Read(key); {
+		case err != nil:
+			return nil, err
+		case n == 0, key[0] == 4 && len(line) == 0: // Ctrl-D
+			return nil, io.EOF
+		case key[0] == 3: // Ctrl-C
+			return nil, promptui.ErrInterrupt
+		case key[0] == '\r', key[0] == '\n':
+			return bytes.TrimRightFunc(line, unicode.IsSpace), nil
+		case key[0] == 8, key[0] == 127: // backspace
+			_, size := utf8.DecodeLastRune(line)
+			line = line[:len(line)-size]
+		case key[0] == 21: // Ctrl-U
+			line = nil
+		default:
+			line = append(line, key[0])
+		}
+	}
 }
 
 var errNoTerminal = errors.New("there is no terminal to ask for it")

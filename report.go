@@ -431,3 +431,11 @@ func (r *report) sayVerified(o *outcome) {
 		sayMarked(warn, "serial number %s is not on record as revoked in the CA's %s", serial, where)
 	}
 }
+
+// printOut prints what was asked for on standard output.
+func printOut(text string) error {
+	if _, err := fmt.Print(text); err != nil {
+		return fmt.Errorf("writing to standard output: %w", err)
+	}
+	return nil
+}

@@ -93,21 +93,13 @@ func allFlags() []cli.Flag {
 // the command line itself.
 func revokeCommand(ctx context.Context, given map[string]bool) cli.Command {
 	return cli.Command{
-		Name:               "revoke",
-		Flags:              allFlags(),
-		HideHelp:           true, // the flag is in our own table
-		SkipArgReorder:     true, // flagsFirst has done it
-		CustomHelpTemplate: helpText(),
-		OnUsageError:       func(_ *cli.Context, err error, _ bool) error { return flagError(err) },
-		Before:             func(*cli.Context) error { return nil }, // keeps step.SetEnvVar from adding its own
+		Name:           "revoke",
+		Flags:          allFlags(),
+		HideHelp:       true, // the flag is in our own table
+		SkipArgReorder: true, // flagsFirst has done it
+		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return flagError(err) },
+		Before:         func(*cli.Context) error { return nil }, // keeps step.SetEnvVar from adding its own
 		Action: func(c *cli.Context) error {
-			switch {
-			case given["help"]:
-				return cli.ShowCommandHelp(c, "revoke")
-			case given["version"]:
-				printVersion()
-				return nil
-			}
 			o, err := configure(ctx, c, given)
 			if err != nil {
 				return usageError(err)
@@ -126,6 +118,9 @@ func configure(ctx context.Context, c *cli.Context, given map[string]bool) (*opt
 		return nil, err
 	}
 	sayDebug("step-revoke-plugin %s, step path %s", programVersion(), step.Path())
+	if err := checkDefaults(c); err != nil {
+		return nil, err
+	}
 	if err := step.Contexts().Apply(c); err != nil {
 		return nil, err
 	}
@@ -228,7 +223,11 @@ func attempt(ctx context.Context, o *options, targets []*target, r *report) ([]*
 	if err == nil && o.verify {
 		err = verify(ctx, ca, outcomes)
 	}
-	return outcomes, cmp.Or(err, ca.Close(ctx))
+	closeErr := ca.Close(ctx)
+	if err != nil && closeErr != nil {
+		sayProblem(closeErr)
+	}
+	return outcomes, cmp.Or(err, closeErr)
 }
 
 // readProof reads what is to authorize the revocations, which a mere look does
@@ -277,7 +276,7 @@ func codedError(err error, touched bool) error {
 		return usageError(err)
 	}
 	var p *problem
-	if errors.As(err, &p) && p.code == exitUsage && !errors.Is(err, errNoTerminal) {
+	if errors.As(err, &p) && p.code == exitUsage && !errors.Is(err, errNoTerminal) && !errors.Is(err, errNothingTyped) {
 		p.code = exitFailed
 	}
 	return err
@@ -291,7 +290,7 @@ func confirmReason(ctx context.Context, o *options) error {
 		sayMarked(warn, "certificateHold is final: step-ca cannot lift a hold")
 	case codeRemoveFromCRL:
 		sayMarked(warn, "removeFromCRL revokes for good, and OpenSSL treats a CRL entry with this code as not revoked")
-		if o.force {
+		if o.force || o.dryRun {
 			return nil
 		}
 		yes, err := confirm(ctx, "--force", "Revoke with removeFromCRL?")

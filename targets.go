@@ -76,7 +76,7 @@ func readTargets(ctx context.Context, o *options) ([]*target, error) {
 // readBundle reads all certificates of the file that a flag names. Its errors
 // say what is in the file instead, but never show it: it may be a key.
 func readBundle(file, flag string) ([]*x509.Certificate, error) {
-	data, err := os.ReadFile(file)
+	data, err := readBounded(file, maxBundle)
 	if err != nil {
 		return nil, usagef("reading the certificate: %w", err)
 	}
@@ -129,8 +129,26 @@ func isKeyPair(key crypto.Signer, cert *x509.Certificate) bool {
 	return ok && public.Equal(cert.PublicKey)
 }
 
-// maxSecret is the most bytes that a file with a key, password or token may have.
-const maxSecret = 1 << 20
+// The most bytes that a file may have: with certificates, and with a key, a
+// password or a token.
+const (
+	maxBundle = 16 << 20
+	maxSecret = 1 << 20
+)
+
+// readBounded reads a file, which may be a pipe, of so many bytes at most.
+func readBounded(file string, limit int64) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("%s has more than %d bytes", file, limit)
+	}
+	return data, err
+}
 
 // readSecret reads a file that nobody else should be able to read. It may be a
 // pipe.

@@ -146,6 +146,8 @@ hint: codes are 0 to 6 and 8 to 10, or their names: see 'step revoke --help'`},
 hint: codes are 0 to 6 and 8 to 10, or their names: see 'step revoke --help'`},
 	{"$admin --reason-code 1.0 $victim", 2, `error: unknown reason code "1.0"
 hint: codes are 0 to 6 and 8 to 10, or their names: see 'step revoke --help'`},
+	{"$admin --reasonCode 1 --reason-code 4 $victim", 2, `error: --reasonCode is given twice`},
+	{"$admin --cert /dev/zero", 2, `error: reading the certificate: /dev/zero has more than 16777216 bytes`},
 	{"$admin --reasonCode 01 $victim", 2, `error: reason code 01 does not exist
 hint: codes are 0 to 6 and 8 to 10, or their names: see 'step revoke --help'`},
 	{"$admin --reasonCode keycompromize $victim", 2, `error: unknown reason code "keycompromize"
@@ -202,12 +204,10 @@ hint: --token takes a token itself`},
 	{"--provisioner-key none $victim", 2, `error: reading the provisioner's key: open none: no such file or directory`},
 	{"--provisioner-key ca $victim", 2, `error: reading the provisioner's key: read ca: is a directory`},
 	{"--provisioner-key blank $victim", 2, `error: the key in blank is neither a JWK nor a private key in PEM`},
-	{"$admin --root none $victim", 2, `error: reading root certificates: error reading "none": no such file or directory
-hint: --root names a PEM file with the CA's root certificate`},
-	{"$admin --root ca $victim", 2, `error: reading root certificates: error reading "ca": is a directory
-hint: --root names a PEM file with the CA's root certificate`},
-	{"$admin --root blank $victim", 2, `error: reading root certificates: error parsing blank: error parsing certificate as DER format: x509: malformed certificate
-hint: --root names a PEM file with the CA's root certificate`},
+	{"$admin --root none $victim", 2, `error: reading the certificate: open none: no such file or directory`},
+	{"$admin --root ca $victim", 2, `error: reading the certificate: read ca: is a directory`},
+	{"$admin --root blank $victim", 2, `error: blank is empty
+hint: --root names a PEM file with a certificate in it`},
 	{"$admin --offline --ca-config none $victim", 2, `✔ CA: offline, none
 error: reading the CA's configuration: error opening none: open none: no such file or directory
 hint: --ca-config names the CA's ca.json, --context the context that it is in`},
@@ -263,8 +263,8 @@ hint: revoke it at its own CA; --allow-unknown tries it here all the same`},
 	{"$admin --cert forged.crt", 1, `✔ CA: $ca_url
 error: the certificate in forged.crt was not issued by this CA but by "CN=ca Intermediate CA,O=ca"
 hint: revoke it at its own CA; --allow-unknown tries it here all the same`},
-	{"--token-file good.token --root victim.key $victim", 2, `error: reading root certificates: error parsing victim.key: does not contain a valid PEM encoded certificate
-hint: --root names a PEM file with the CA's root certificate`},
+	{"--token-file good.token --root victim.key $victim", 2, `error: victim.key holds no certificate, but PEM of type "EC PRIVATE KEY"
+hint: --root names a PEM file with a certificate in it`},
 	{"--provisioner-key victim.crt $victim", 2, `error: the key in victim.crt is neither a JWK nor a private key in PEM`},
 	{"--provisioner-key public.jwk $victim", 2, `error: the key in public.jwk is not a private key that can be read`},
 	{"--provisioner-key good.token $victim", 2, `error: the key in good.token is neither a JWK nor a private key in PEM`},
@@ -524,11 +524,11 @@ hint: check "db" in ca.json`},
 	{"$admin --offline --ca-config conf/unknown.json 0x$twenty_octets", 1, `✔ CA: offline, conf/unknown.json
 ✔ Provisioner: admin (JWK) [kid: $ca_kid]
 error: the CA's database knows no certificate with the serial number 515824107293259853483653470370452830466799721050
-hint: check the number; --allow-unknown revokes it all the same`},
+hint: check the number; --allow-unknown accepts it all the same`},
 	{"$admin --offline --ca-config conf/expired.json --cert expired.crt", 1, `✔ CA: offline, conf/expired.json
 ✔ Provisioner: admin (JWK) [kid: $ca_kid]
 error: the CA's database knows no certificate with the serial number $expired
-hint: check the number; --allow-unknown revokes it all the same`},
+hint: check the number; --allow-unknown accepts it all the same`},
 	{"$admin --offline --ca-config conf/remote.json $victim", 1, `✔ CA: offline, conf/remote.json
 error: the CA's database holds no provisioners, although remote management is on
 hint: check "db" in ca.json: this looks like a new database, not like the CA's`},

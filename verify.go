@@ -68,8 +68,11 @@ func verify(ctx context.Context, ca authority, outcomes []*outcome) error {
 func unproven(outcomes []*outcome, err error) *problem {
 	accepted := 0
 	for _, o := range outcomes {
-		if o.done() {
+		switch {
+		case o.done():
 			accepted++
+		case o.status == statusPlanned:
+			o.status, o.err = statusUnknown, err // nobody has looked
 		}
 	}
 	if accepted == 0 {
