@@ -254,61 +254,19 @@ func chooseProvisioner(ctx context.Context, o *options, ca authority) (provision
 	if err != nil {
 		return nil, err
 	}
-	wanted := provisioner.TypeJWK
-	if o.x5cCert != "" {
-		wanted = provisioner.TypeX5C
+	fitting, err := fittingProvisioners(o, all)
+	if err != nil {
+		return nil, err
 	}
-	var fitting []provisioner.Interface
-	var names, labels []string
-	var untrusted error
-	for _, p := range all {
-		if p.GetType() != wanted {
-			if o.provisioner != "" && p.GetName() == o.provisioner {
-				return nil, unfit(p, wanted)
-			}
-			continue
-		}
-		names = append(names, p.GetName())
-		if o.provisioner != "" && p.GetName() != o.provisioner {
-			continue
-		}
+	var labels []string
+	for _, p := range fitting {
 		label := fmt.Sprintf("%s (%s)", p.GetName(), p.GetType())
-		switch p := p.(type) {
-		case *provisioner.JWK:
-			if o.kid != "" && p.Key.KeyID != o.kid || o.signingKey != nil && !isKeyOf(o.signingKey, p) {
-				continue
-			}
-			label += fmt.Sprintf(" [kid: %s]", p.Key.KeyID)
-		case *provisioner.X5C:
-			if err := checkTrust(p, o.x5cCerts); err != nil {
-				untrusted = err
-				continue
-			}
+		if jwk, ok := p.(*provisioner.JWK); ok {
+			label += fmt.Sprintf(" [kid: %s]", jwk.Key.KeyID)
 		}
-		fitting = append(fitting, p)
 		labels = append(labels, label)
 	}
-	its := fmt.Sprintf("its %s provisioners are: %s", wanted, listOf(names))
-	switch {
-	case len(names) == 0:
-		return nil, failf("the CA has no %s provisioner to authorize the revocation", wanted).
-			hint("only JWK and X5C provisioners can (X5C: --x5c-cert and --x5c-key); or the certificate itself, with --cert and --key")
-	case o.provisioner != "" && !slices.Contains(names, o.provisioner):
-		return nil, failf("the CA has no provisioner %q", o.provisioner).hint("%s", its)
-	case len(fitting) == 0 && untrusted != nil:
-		who := "the CA has no X5C provisioner that trusts"
-		if o.provisioner != "" {
-			who = fmt.Sprintf("the provisioner %q does not trust", o.provisioner)
-		}
-		return nil, failf("%s the certificate in %s: %w", who, o.x5cCert, untrusted).
-			hint("what leads from it to a root of the provisioner belongs into the same file or into --x5c-chain")
-	case len(fitting) == 0 && o.provisioner != "":
-		return nil, failf("the provisioner %q has another key", o.provisioner).hint("leave out --provisioner, or check --kid and --provisioner-key")
-	case len(fitting) == 0 && o.signingKey != nil:
-		return nil, failf("the key in %s is not that of a provisioner of this CA", o.provisionerKey).hint("%s", its)
-	case len(fitting) == 0:
-		return nil, failf("the CA has no JWK provisioner with the key ID %q", o.kid).hint("%s", its)
-	case len(fitting) == 1:
+	if len(fitting) == 1 {
 		saySelected("Provisioner", labels[0])
 		return fitting[0], nil
 	}
@@ -321,6 +279,69 @@ func chooseProvisioner(ctx context.Context, o *options, ca authority) (provision
 		return nil, err
 	}
 	return fitting[i], nil
+}
+
+// fittingProvisioners are those of all that the options leave, one at least.
+func fittingProvisioners(o *options, all provisioner.List) (fitting []provisioner.Interface, err error) {
+	wanted := provisioner.TypeJWK
+	if o.x5cCert != "" {
+		wanted = provisioner.TypeX5C
+	}
+	var names []string
+	var untrusted error
+	for _, p := range all {
+		if p.GetType() != wanted {
+			if o.provisioner != "" && p.GetName() == o.provisioner {
+				return nil, unfit(p, wanted)
+			}
+			continue
+		}
+		names = append(names, p.GetName())
+		if o.provisioner != "" && p.GetName() != o.provisioner {
+			continue
+		}
+		switch p := p.(type) {
+		case *provisioner.JWK:
+			if o.kid != "" && p.Key.KeyID != o.kid || o.signingKey != nil && !isKeyOf(o.signingKey, p) {
+				continue
+			}
+		case *provisioner.X5C:
+			if err := checkTrust(p, o.x5cCerts); err != nil {
+				untrusted = err
+				continue
+			}
+		}
+		fitting = append(fitting, p)
+	}
+	if len(fitting) == 0 {
+		return nil, noneFits(o, wanted, names, untrusted)
+	}
+	return fitting, nil
+}
+
+// noneFits says why no provisioner fits. names are those of the wanted type;
+// untrusted is why the last of them does not trust the X5C certificate.
+func noneFits(o *options, wanted provisioner.Type, names []string, untrusted error) *problem {
+	its := fmt.Sprintf("its %s provisioners are: %s", wanted, listOf(names))
+	switch {
+	case len(names) == 0:
+		return failf("the CA has no %s provisioner to authorize the revocation", wanted).
+			hint("only JWK and X5C provisioners can (X5C: --x5c-cert and --x5c-key); or the certificate itself, with --cert and --key")
+	case o.provisioner != "" && !slices.Contains(names, o.provisioner):
+		return failf("the CA has no provisioner %q", o.provisioner).hint("%s", its)
+	case untrusted != nil:
+		who := "the CA has no X5C provisioner that trusts"
+		if o.provisioner != "" {
+			who = fmt.Sprintf("the provisioner %q does not trust", o.provisioner)
+		}
+		return failf("%s the certificate in %s: %w", who, o.x5cCert, untrusted).
+			hint("what leads from it to a root of the provisioner belongs into the same file or into --x5c-chain")
+	case o.provisioner != "":
+		return failf("the provisioner %q has another key", o.provisioner).hint("leave out --provisioner, or check --kid and --provisioner-key")
+	case o.signingKey != nil:
+		return failf("the key in %s is not that of a provisioner of this CA", o.provisionerKey).hint("%s", its)
+	}
+	return failf("the CA has no JWK provisioner with the key ID %q", o.kid).hint("%s", its)
 }
 
 // unfit says why a provisioner that was named is not used.

@@ -133,19 +133,6 @@ func readOptions(ctx context.Context, c *cli.Context, given map[string]bool) (*o
 		timeout:                 c.Duration("timeout"),
 		retryFor:                c.Duration("retry-for"),
 	}
-	switch format := c.String("format"); format {
-	case "json":
-		o.json = true
-	case "text":
-	default:
-		return nil, usagef("there is no format %q", format).hint("--format is text or json")
-	}
-	if o.timeout <= 0 {
-		return nil, usagef("--timeout %s is too short", o.timeout)
-	}
-	if o.retryFor < 0 {
-		return nil, usagef("--retry-for %s is negative", o.retryFor)
-	}
 	// What is inherited gives way to other proof on the command line.
 	if isAny(given, "key", "token", "token-file", "kid", "provisioner-key") {
 		o.x5cCert = ""
@@ -153,20 +140,9 @@ func readOptions(ctx context.Context, c *cli.Context, given map[string]bool) (*o
 	if given["x5c-cert"] && !given["provisioner"] {
 		o.provisioner = ""
 	}
-	if o.x5cCert != "" && o.x5cKey == "" {
-		return nil, usagef("--x5c-key is missing, the key of the certificate %s", o.x5cCert)
-	}
-	var err error
-	if o.reasonCode, err = parseReason(c.String("reasonCode")); err != nil {
+	err := o.check(c)
+	if err != nil {
 		return nil, err
-	}
-	switch {
-	case o.keyFile != "" && len(o.certFiles) > 1:
-		return nil, usagef("--key goes with one --cert, not with %d", len(o.certFiles)).
-			hint("leave out --key to revoke several with a provisioner")
-	case o.keyFile != "" && len(o.serials) > 0:
-		return nil, usagef("--key goes with the certificate in --cert alone, not with serial numbers").
-			hint("leave out --key to revoke several with a provisioner")
 	}
 	if o.offline {
 		if o.caConfig == "" {
@@ -181,6 +157,37 @@ func readOptions(ctx context.Context, c *cli.Context, given map[string]bool) (*o
 		}
 	}
 	return o, o.findCA(c, given)
+}
+
+// check finds values that are wrong or do not go together, and reads the reason
+// code and the format.
+func (o *options) check(c *cli.Context) (err error) {
+	switch format := c.String("format"); format {
+	case "json":
+		o.json = true
+	case "text":
+	default:
+		return usagef("there is no format %q", format).hint("--format is text or json")
+	}
+	if o.timeout <= 0 {
+		return usagef("--timeout %s is too short", o.timeout)
+	}
+	if o.retryFor < 0 {
+		return usagef("--retry-for %s is negative", o.retryFor)
+	}
+	if o.x5cCert != "" && o.x5cKey == "" {
+		return usagef("--x5c-key is missing, the key of the certificate %s", o.x5cCert)
+	}
+	switch {
+	case o.keyFile != "" && len(o.certFiles) > 1:
+		return usagef("--key goes with one --cert, not with %d", len(o.certFiles)).
+			hint("leave out --key to revoke several with a provisioner")
+	case o.keyFile != "" && len(o.serials) > 0:
+		return usagef("--key goes with the certificate in --cert alone, not with serial numbers").
+			hint("leave out --key to revoke several with a provisioner")
+	}
+	o.reasonCode, err = parseReason(c.String("reasonCode"))
+	return err
 }
 
 // findCA finds out which CA is meant and how to trust it. What stands on the
