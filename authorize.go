@@ -101,13 +101,13 @@ func readCredentials(ctx context.Context, o *options) (err error) {
 	case o.x5cCert != "":
 		return readX5C(ctx, o)
 	case o.provisionerPasswordFile != "":
-		if o.provisionerPassword, err = readPassword(o.provisionerPasswordFile); err != nil {
+		if o.provisionerPassword, err = readPassword(ctx, o.provisionerPasswordFile); err != nil {
 			return err
 		}
 	}
 	switch {
 	case o.provisionerKey != "":
-		data, err := readSecret(o.provisionerKey, "the provisioner's key")
+		data, err := readSecret(ctx, o.provisionerKey, "the provisioner's key")
 		if err == nil {
 			o.signingKey, err = unlock(ctx, o, data, "the key in "+o.provisionerKey)
 		}
@@ -127,7 +127,7 @@ func readX5C(ctx context.Context, o *options) error {
 		if i > 0 {
 			flag = "--x5c-chain"
 		}
-		certs, err := readBundle(file, flag)
+		certs, err := readBundle(ctx, file, flag)
 		if err != nil {
 			return err
 		}

@@ -53,12 +53,12 @@ type offline struct {
 
 // newOffline reads the CA's configuration and makes sure that nothing but the
 // database is left to open. All its errors are usage errors.
-func newOffline(o *options, client *tls.Certificate) (*offline, error) {
+func newOffline(ctx context.Context, o *options, client *tls.Certificate) (*offline, error) {
 	saySelected("CA", "offline, "+o.caConfig)
 	var password []byte
 	if o.caPasswordFile != "" {
 		var err error
-		if password, err = readPassword(o.caPasswordFile); err != nil {
+		if password, err = readPassword(ctx, o.caPasswordFile); err != nil {
 			return nil, err
 		}
 	}

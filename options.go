@@ -152,11 +152,11 @@ func readOptions(ctx context.Context, c *cli.Context, given map[string]bool) (*o
 	}
 	needless := o.looks() && !isAny(given, "token", "token-file")
 	if !needless && !isAny(given, "cert", "provisioner", "kid", "provisioner-key", "provisioner-password-file", "x5c-cert") {
-		if o.token, err = readToken(c.String("token"), c.String("token-file"), given); err != nil {
+		if o.token, err = readToken(ctx, c.String("token"), c.String("token-file"), given); err != nil {
 			return nil, err
 		}
 	}
-	return o, o.findCA(c, given)
+	return o, o.findCA(ctx, c, given)
 }
 
 // check finds values that are wrong or do not go together, and reads the reason
@@ -193,7 +193,7 @@ func (o *options) check(c *cli.Context) (err error) {
 // findCA finds out which CA is meant and how to trust it. What stands on the
 // command line displaces what is inherited from the environment or from
 // defaults.json; a token's own address and fingerprint stand in between.
-func (o *options) findCA(c *cli.Context, given map[string]bool) error {
+func (o *options) findCA(ctx context.Context, c *cli.Context, given map[string]bool) error {
 	address, rootFile, fingerprint := c.String("ca-url"), c.String("root"), c.String("fingerprint")
 	defaultRoot := pki.GetRootCAPath()
 	if given["root"] || given["fingerprint"] {
@@ -224,19 +224,19 @@ func (o *options) findCA(c *cli.Context, given map[string]bool) error {
 			rootFile = defaultRoot
 		}
 	}
-	return o.findRoots(rootFile, fingerprint, given)
+	return o.findRoots(ctx, rootFile, fingerprint, given)
 }
 
 // findRoots settles whom to trust: the certificates in a file, or a root with
 // a fingerprint, which may be the one in the token.
-func (o *options) findRoots(rootFile, fingerprint string, given map[string]bool) (err error) {
+func (o *options) findRoots(ctx context.Context, rootFile, fingerprint string, given map[string]bool) (err error) {
 	if fingerprint != "" {
 		if o.fingerprint, err = parseFingerprint(fingerprint); err != nil {
 			return err
 		}
 	}
 	if rootFile != "" {
-		if o.roots, err = readBundle(rootFile, "--root"); err != nil {
+		if o.roots, err = readBundle(ctx, rootFile, "--root"); err != nil {
 			return err
 		}
 	}

@@ -37,9 +37,7 @@ func ask(ctx context.Context, flag, question string, validate func(string) error
 func askPassword(ctx context.Context, flag, question string) ([]byte, error) {
 	return atTerminal(ctx, flag, func(t terminal) ([]byte, error) {
 		if plain {
-			fmt.Fprint(t.out, printable(question)+": ")
-			defer fmt.Fprintln(t.out)
-			return typeHidden(t.in)
+			return typeHidden(t, question)
 		}
 		return ui.PromptPassword(printable(question))
 	})
@@ -187,17 +185,21 @@ func noTerminal(flag string) *problem {
 
 var errNothingTyped = errors.New("no answer was given")
 
-// typeHidden reads a line that is not shown. term.ReadPassword would wait on
-// after Ctrl-D.
-func typeHidden(in *os.File) ([]byte, error) {
-	state, err := term.MakeRaw(int(in.Fd()))
+// typeHidden asks for a line that is not shown, not even if it is typed as soon
+// as the question appears. term.ReadPassword would wait on after Ctrl-D.
+func typeHidden(t terminal, question string) ([]byte, error) {
+	state, err := term.MakeRaw(int(t.in.Fd()))
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = term.Restore(int(in.Fd()), state) }()
+	defer func() {
+		_ = term.Restore(int(t.in.Fd()), state)
+		fmt.Fprintln(t.out)
+	}()
+	fmt.Fprint(t.out, printable(question)+": ")
 	var line []byte
 	for key := make([]byte, 1); ; {
-		switch n, err := in.Read(key); {
+		switch n, err := t.in.Read(key); {
 		case err != nil:
 			return nil, err
 		case n == 0, key[0] == 4 && len(line) == 0: // Ctrl-D

@@ -305,7 +305,7 @@ func confirmReason(ctx context.Context, o *options) error {
 // connect prepares the CA that the options name.
 func connect(ctx context.Context, o *options, client *tls.Certificate) (ca authority, err error) {
 	if o.offline {
-		ca, err = newOffline(o, client)
+		ca, err = newOffline(ctx, o, client)
 	} else {
 		ca, err = newOnline(ctx, o, client)
 	}

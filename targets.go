@@ -41,7 +41,7 @@ func readTargets(ctx context.Context, o *options) ([]*target, error) {
 	}
 	// Certificates first: where one is also named by number, more is known of it.
 	for _, file := range o.certFiles {
-		certs, err := readBundle(file, "--cert")
+		certs, err := readBundle(ctx, file, "--cert")
 		if err != nil {
 			return nil, err
 		}
@@ -75,9 +75,12 @@ func readTargets(ctx context.Context, o *options) ([]*target, error) {
 
 // readBundle reads all certificates of the file that a flag names. Its errors
 // say what is in the file instead, but never show it: it may be a key.
-func readBundle(file, flag string) ([]*x509.Certificate, error) {
-	data, err := readBounded(file, maxBundle)
-	if err != nil {
+func readBundle(ctx context.Context, file, flag string) ([]*x509.Certificate, error) {
+	data, err := readBounded(ctx, file, maxBundle)
+	switch {
+	case errors.Is(err, errInterrupted):
+		return nil, err
+	case err != nil:
 		return nil, usagef("reading the certificate: %w", err)
 	}
 	certs, err := pemutil.ParseCertificateBundle(data)
@@ -136,40 +139,45 @@ const (
 	maxSecret = 1 << 20
 )
 
-// readBounded reads a file, which may be a pipe, of so many bytes at most.
-func readBounded(file string, limit int64) ([]byte, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, err
+// readBounded reads a file of so many bytes at most. It may be a pipe that
+// nobody writes to: a signal ends the wait.
+func readBounded(ctx context.Context, file string, limit int64) ([]byte, error) {
+	var data []byte
+	read := make(chan error, 1)
+	go func() {
+		f, err := os.Open(file)
+		if err == nil {
+			defer f.Close()
+			data, err = io.ReadAll(io.LimitReader(f, limit+1))
+		}
+		if err == nil && int64(len(data)) > limit {
+			err = fmt.Errorf("%s has more than %d bytes", file, limit)
+		}
+		read <- err
+	}()
+	select {
+	case err := <-read:
+		return data, err
+	case <-ctx.Done():
+		return nil, errInterrupted
 	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		err = fmt.Errorf("%s has more than %d bytes", file, limit)
-	}
-	return data, err
 }
 
-// readSecret reads a file that nobody else should be able to read. It may be a
-// pipe.
-func readSecret(file, what string) ([]byte, error) {
+// readSecret reads a file that nobody else should be able to read.
+func readSecret(ctx context.Context, file, what string) ([]byte, error) {
 	if strings.Contains(file, "PRIVATE KEY") || strings.HasPrefix(file, "{") || strings.HasPrefix(file, "eyJ") {
 		return nil, usagef("in place of the name of a file stands %s itself", what).
 			hint("it can be seen in the list of processes: write it to a file, or use <(…) of the shell")
 	}
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, usagef("reading %s: %w", what, err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
+	info, statErr := os.Stat(file)
+	data, err := readBounded(ctx, file, maxSecret)
 	switch {
+	case errors.Is(err, errInterrupted):
+		return nil, err
 	case err != nil:
 		return nil, usagef("reading %s: %w", what, err)
-	case len(data) > maxSecret:
-		return nil, usagef("%s is too large to hold %s", file, what)
 	}
-	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o004 != 0 && runtime.GOOS != "windows" {
+	if statErr == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o004 != 0 && runtime.GOOS != "windows" {
 		sayMarked(warn, "%s can be read by everybody on this host (mode %#o)", file, info.Mode().Perm())
 	}
 	return data, nil
@@ -181,7 +189,7 @@ type keyFlags struct{ key, cert, password string }
 // readKey reads a private key in PEM. If it is encrypted and no password is
 // given it asks for one.
 func readKey(ctx context.Context, file, passwordFile string, flags keyFlags) (crypto.Signer, error) {
-	data, err := readSecret(file, "the private key")
+	data, err := readSecret(ctx, file, "the private key")
 	if err != nil {
 		return nil, err
 	}
@@ -192,7 +200,7 @@ func readKey(ctx context.Context, file, passwordFile string, flags keyFlags) (cr
 			return typed, notAsked
 		})}
 	if passwordFile != "" {
-		password, err := readPassword(passwordFile)
+		password, err := readPassword(ctx, passwordFile)
 		if err != nil {
 			return nil, err
 		}
@@ -219,8 +227,8 @@ func readKey(ctx context.Context, file, passwordFile string, flags keyFlags) (cr
 
 // readPassword reads a password from a file; white space at its end is not
 // part of it, as with step.
-func readPassword(file string) ([]byte, error) {
-	data, err := readSecret(file, "the password")
+func readPassword(ctx context.Context, file string) ([]byte, error) {
+	data, err := readSecret(ctx, file, "the password")
 	if err != nil {
 		return nil, err
 	}

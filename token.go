@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"math/big"
 	"net/url"
@@ -26,12 +27,12 @@ func (t *givenToken) String() string               { return "token of " + t.clai
 // readToken reads the token of --token or --token-file, without verifying it,
 // which only the CA can. Without either it returns nil. It never shows what it
 // reads.
-func readToken(raw, file string, given map[string]bool) (*givenToken, error) {
+func readToken(ctx context.Context, raw, file string, given map[string]bool) (*givenToken, error) {
 	if file != "" && (raw == "" || given["token-file"]) {
 		if strings.HasPrefix(file, "eyJ") {
 			return nil, usagef("--token-file names a file, and this is a token").hint("--token takes a token itself")
 		}
-		data, err := readSecret(file, "the token")
+		data, err := readSecret(ctx, file, "the token")
 		if err != nil {
 			return nil, err
 		}
