@@ -129,9 +129,6 @@ func configure(ctx context.Context, c *cli.Context, given map[string]bool) (*opt
 
 // flagError words an error of package flag in the way of the others.
 func flagError(err error) error {
-	if name, ok := strings.CutPrefix(err.Error(), "flag needs an argument: -"); ok {
-		return usagef("%s has no value", dashed(name))
-	}
 	if name, ok := strings.CutPrefix(err.Error(), "flag provided but not defined: -"); ok {
 		return usagef("there is no flag %s", dashed(name)).hint("see 'step revoke --help'")
 	}
