@@ -152,6 +152,9 @@ func checkReadOnce(c *cli.Context) error {
 			files = []string{c.String(name)}
 		}
 		for _, file := range files {
+			if file == "-" && name == "from" {
+				file = "/dev/stdin"
+			}
 			info, err := os.Stat(file)
 			if err != nil || info.Mode()&(os.ModeNamedPipe|os.ModeSocket|os.ModeCharDevice) == 0 && !isOpenFile(file) {
 				continue
@@ -176,7 +179,7 @@ func isOpenFile(name string) bool {
 // mustHaveValue are the flags whose empty value is a mistake, most likely an
 // unset variable of a script.
 var mustHaveValue = []string{
-	"key", "key-password-file", "token", "token-file", "provisioner", "kid", "provisioner-password-file",
+	"from", "journal", "key", "key-password-file", "token", "token-file", "provisioner", "kid", "provisioner-password-file",
 	"provisioner-key", "x5c-cert", "x5c-key", "ca-config", "ca-password-file", "ca-url", "root", "fingerprint", "context",
 }
 

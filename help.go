@@ -32,6 +32,11 @@ EXAMPLES
     $ step revoke --dry-run --cert mike.crt
     $ step revoke --dry-run --verify --cert mike.crt
 
+  Many at once: look first, then do exactly that, with a record on disk. If it
+  is interrupted, the same command goes on where it stopped:
+    $ step revoke --dry-run --from serials.txt --reasonCode keyCompromise --format json > plan.json
+    $ step revoke --from plan.json --journal revoked.journal
+
   With a one-time token:
     $ step ca token 308893286343609293989051180431574390766 --revoke > token.txt
     $ step revoke --token-file token.txt 308893286343609293989051180431574390766
@@ -43,9 +48,13 @@ USAGE
   step revoke [<serial-number>...] [flags]
 
   A serial number is written in decimal, in hexadecimal behind 0x, or as
-  hexadecimal bytes with colons between them. Several are revoked one after the
-  other. Without any, and without --cert, it is asked for. Flags may stand
-  before, after and between serial numbers.
+  hexadecimal bytes with colons between them. Without any, and without --cert
+  and --from, it is asked for. Flags may stand before, after and between serial
+  numbers.
+
+  Many certificates are revoked at the same time. Those of --from are confirmed
+  first, or need --force. What fails for a passing reason is tried again without
+  holding up the others; what no retry can mend ends the run at once.
 
   A revoked certificate cannot be renewed. Whether those who are shown the
   certificate learn of it depends on the CRL, which the CA must publish and they
@@ -62,16 +71,16 @@ REASONS
 const helpRest = `
 WHERE VALUES COME FROM
   The command line, then variables (--ca-url is STEP_CA_URL, and so on), then
-  defaults.json of the step context in force. --cert, --key, --reason,
-  --reasonCode, --force, --allow-unknown, --dry-run and --verify come from the
-  command line alone.
+  defaults.json of the step context in force. --cert, --key, --from, --reason,
+  --reasonCode, --force, --allow-unknown, --dry-run, --verify and --journal come
+  from the command line alone.
 
 EXIT CODES
     0  every certificate is revoked, now or before; or the dry run is done
     1  at least one is not known to be revoked
     2  a mistake in the command or its files; nothing was sent or written
     3  every certificate is revoked, but the CRL could not be rebuilt, --verify
-       could not prove it, or the result could not be written
+       could not prove it, or the result or the journal could not be written
   130  interrupted
 `
 

@@ -45,7 +45,7 @@ func run(args []string) int {
 	context.AfterFunc(ctx, func() {
 		stop() // a second signal ends the program at once
 		time.AfterFunc(graceEnd, func() {
-			fmt.Fprintln(&realStderr, "error:", errInterrupted) // os.Stderr may be another one just now
+			fmt.Fprintln(&realStderr, bottom.leave()+"error:", errInterrupted) // os.Stderr may be another one just now
 			os.Exit(exitInterrupted)
 		})
 	})

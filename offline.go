@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/smallstep/certificates/api"
@@ -36,8 +37,7 @@ type offline struct {
 	options *options
 	client  *x509.Certificate // authorizes itself, or nil
 	config  *config.Config
-	crl     *config.CRLConfig // config's own is taken out: one CRL is built at the end
-	roots   []*x509.Certificate
+	crl     *config.CRLConfig   // config's own is taken out: one CRL is built at the end
 	chain   []*x509.Certificate // the issuing certificate and its intermediates
 
 	password  []byte        // of the CA's key, if it is in a file
@@ -48,42 +48,55 @@ type offline struct {
 	touched   bool // the database was opened
 	hung      bool // it did not answer in time: what was asked of it goes on
 	sent      sync.WaitGroup
-	revoked   bool // something was, now or before, that the CRL may lack
+	revoked   atomic.Bool // something was, now or before, that the CRL may lack
 }
 
-// newOffline reads the CA's configuration and makes sure that nothing but the
-// database is left to open. All its errors are usage errors.
-func newOffline(ctx context.Context, o *options, client *tls.Certificate) (*offline, error) {
+// readCAConfig reads the CA's configuration and its root certificates.
+func readCAConfig(o *options) error {
 	saySelected("CA", "offline, "+o.caConfig)
-	var password []byte
-	if o.caPasswordFile != "" {
-		var err error
-		if password, err = readPassword(ctx, o.caPasswordFile); err != nil {
-			return nil, err
-		}
-	}
 	cfg, err := config.LoadConfiguration(o.caConfig)
 	if err != nil {
-		return nil, usagef("reading the CA's configuration: %w", err).hint("--ca-config names the CA's ca.json, --context the context that it is in")
+		return usagef("reading the CA's configuration: %w", err).hint("--ca-config names the CA's ca.json, --context the context that it is in")
 	}
 	if err := checkConfig(cfg); err != nil {
-		return nil, fmt.Errorf("%s: %w", o.caConfig, err)
-	}
-	f := &offline{options: o, config: cfg, crl: cfg.CRL, password: password}
-	if client != nil {
-		f.client = client.Leaf
+		return fmt.Errorf("%s: %w", o.caConfig, err)
 	}
 	for _, file := range cfg.Root {
 		roots, err := pemutil.ReadCertificateBundle(file)
 		if err != nil {
-			return nil, usagef("reading the CA's root certificate: %w", err).hint("check \"root\" in ca.json")
+			return usagef("reading the CA's root certificate: %w", err).hint("check \"root\" in ca.json")
 		}
-		f.roots = append(f.roots, roots...)
+		o.roots = append(o.roots, roots...)
 	}
-	if f.chain, err = pemutil.ReadCertificateBundle(cfg.IntermediateCert); err != nil {
+	o.ca = cfg
+	return nil
+}
+
+// newOffline makes sure that nothing but the database is left to open. All its
+// errors are usage errors.
+func newOffline(ctx context.Context, o *options, client *tls.Certificate) (*offline, error) {
+	f := &offline{options: o, config: o.ca, crl: o.ca.CRL}
+	if client != nil {
+		f.client = client.Leaf
+	}
+	var err error
+	if o.caPasswordFile != "" {
+		if f.password, err = readPassword(ctx, o.caPasswordFile); err != nil {
+			return nil, err
+		}
+	}
+	if f.chain, err = pemutil.ReadCertificateBundle(o.ca.IntermediateCert); err != nil {
 		return nil, usagef("reading the CA's intermediate certificate: %w", err).hint("check \"crt\" in ca.json")
 	}
-	return f, checkDatabaseFiles(cfg.DB)
+	switch {
+	case strings.EqualFold(o.ca.DB.Type, nosql.BBoltDriver):
+		o.concurrency = 1 // it writes one thing at a time, and does not survive an error meanwhile
+	case databaseFiles(o.ca.DB) == nil && !o.concurrencyGiven:
+		o.concurrency = min(o.concurrency, serverConcurrency)
+	case !o.concurrencyGiven && !o.dryRun:
+		o.concurrency = filesConcurrency
+	}
+	return f, checkDatabaseFiles(o.ca.DB)
 }
 
 // checkConfig finds what makes a CA unfit for revoking without it.
@@ -110,7 +123,7 @@ func (f *offline) Audience() string { return f.config.GetAudiences().Revoke[1] }
 
 // Issuers are the certificates that this CA issues with.
 func (f *offline) Issuers(context.Context) ([]*x509.Certificate, error) {
-	return append(append([]*x509.Certificate{}, f.chain...), f.roots...), nil
+	return append(append([]*x509.Certificate{}, f.chain...), f.options.roots...), nil
 }
 
 // Provisioners lists the CA's provisioners. With remote management they are in
@@ -250,16 +263,19 @@ func (f *offline) readCAKey(ctx context.Context) (crypto.Signer, error) {
 
 // Open asks for what signing a CRL takes, opens the database, starts the
 // authority on it, and makes sure that the CA knows every target.
-func (f *offline) Open(ctx context.Context, targets []*target) error {
+func (f *offline) Open(ctx context.Context, list []target) error {
 	if err := f.prepareCRL(ctx); err != nil {
 		return err
 	}
 	f.touched = true
-	return f.patiently(ctx, func() error { return f.start(ctx, targets) })
+	if err := f.patiently(ctx, func() error { return f.start(ctx) }); err != nil {
+		return err
+	}
+	return f.checkKnown(ctx, list)
 }
 
 // start opens the database and starts the authority on it.
-func (f *offline) start(ctx context.Context, targets []*target) (err error) {
+func (f *offline) start(ctx context.Context) (err error) {
 	if f.database, err = openDatabase(f.config.DB); err != nil {
 		return err
 	}
@@ -281,24 +297,35 @@ func (f *offline) start(ctx context.Context, targets []*target) (err error) {
 		authoritypkg.WithDatabase(&db.DB{DB: f.database}),
 		authoritypkg.WithKeyManager(&softkms.SoftKMS{}),
 		authoritypkg.WithX509SignerFunc(func() ([]*x509.Certificate, crypto.Signer, error) { return f.chain, f.signer, nil }),
-		authoritypkg.WithX509RootCerts(f.roots...),
+		authoritypkg.WithX509RootCerts(f.options.roots...),
 		authoritypkg.WithX509IntermediateCerts(f.chain...),
 		authoritypkg.WithQuietInit(),
 	)
 	if err != nil {
 		return failf("starting the CA's authority: %w", err)
 	}
-	return f.checkKnown(targets)
+	return nil
 }
 
 // checkKnown makes sure that the CA's database knows the targets, and completes
 // them with what it knows.
-func (f *offline) checkKnown(targets []*target) error {
-	for _, t := range targets {
-		cert, err := f.authority.GetDatabase().GetCertificate(t.serial.String())
+func (f *offline) checkKnown(ctx context.Context, list []target) error {
+	for i := range list {
+		t := &list[i]
+		if ctx.Err() != nil {
+			return errInterrupted
+		}
+		var cert *x509.Certificate
+		err := f.patiently(ctx, func() (err error) {
+			cert, err = f.authority.GetDatabase().GetCertificate(t.serial.String())
+			return err
+		})
 		switch {
+		case f.hung:
+			return err
 		case err == nil && t.cert == nil:
-			t.cert = cert
+			t.cert = certificateOf(cert, "")
+			t.cert.der = nil
 		case nosql.IsErrNotFound(err) && !f.options.allowUnknown:
 			return failf("the CA's database knows no certificate with the serial number %s", t.serial).
 				hint("check the number; --allow-unknown accepts it all the same")
@@ -309,21 +336,29 @@ func (f *offline) checkKnown(targets []*target) error {
 	return nil
 }
 
-// Revoke does not wait longer than ctx lasts, for a database server above all.
+// Revoke does not wait longer for a database server than ctx lasts. Files answer
+// at once, and are about to be closed.
 func (f *offline) Revoke(ctx context.Context, req *api.RevokeRequest) error {
 	if databaseFiles(f.config.DB) != nil {
-		ctx = context.WithoutCancel(ctx) // files answer at once, and are about to be closed
+		return f.note(f.record(context.WithoutCancel(ctx), req))
 	}
 	done := make(chan error, 1)
 	f.sent.Go(func() { done <- f.record(context.WithoutCancel(ctx), req) })
 	select {
 	case err := <-done:
-		f.revoked = f.revoked || err == nil || errors.Is(err, errAlreadyRevoked)
-		return err
+		return f.note(err)
 	case <-ctx.Done():
-		f.revoked = true // perhaps
+		f.revoked.Store(true) // perhaps
 		return noAnswer{errors.New("no answer of the CA's database")}
 	}
+}
+
+// note notes what the CRL may lack.
+func (f *offline) note(err error) error {
+	if err == nil || errors.Is(err, errAlreadyRevoked) {
+		f.revoked.Store(true)
+	}
+	return err
 }
 
 // record does what step-ca does for a request (api/revoke.go, Revoke).
@@ -396,14 +431,17 @@ type databaseEvidence struct {
 	noList error       // why
 }
 
-func (d *databaseEvidence) Lookup(serial string) (*record, error) {
+func (d *databaseEvidence) Lookup(ctx context.Context, serial string) (*record, error) {
 	var value []byte
-	err := d.ca.patiently(context.Background(), func() (err error) {
+	err := d.ca.patiently(ctx, func() (err error) {
 		value, err = d.ca.database.Get([]byte("revoked_x509_certs"), []byte(serial))
 		return err
 	})
-	if nosql.IsErrNotFound(err) {
+	switch {
+	case nosql.IsErrNotFound(err):
 		return nil, nil
+	case d.ca.hung:
+		return nil, err
 	}
 	var info db.RevokedCertificateInfo
 	if err == nil {
@@ -437,7 +475,7 @@ func (f *offline) Close(ctx context.Context) error {
 		f.hung = true
 	}
 	if f.hung {
-		if f.crl.IsEnabled() && f.revoked {
+		if f.crl.IsEnabled() && f.revoked.Load() {
 			return noCRL(errors.New("the CA's database server does not answer"))
 		}
 		return nil
@@ -463,6 +501,9 @@ func (f *offline) Close(ctx context.Context) error {
 // settled waits for revocations that went unanswered, so that a CRL that is
 // built afterwards has them: for --timeout, but hardly after a signal.
 func (f *offline) settled(ctx context.Context) bool {
+	if databaseFiles(f.config.DB) != nil {
+		return true // files answer at once
+	}
 	done := make(chan struct{})
 	go func() { f.sent.Wait(); close(done) }()
 	limit := f.options.timeout
@@ -479,10 +520,9 @@ func (f *offline) settled(ctx context.Context) bool {
 
 // buildCRL builds and stores one CRL with everything that is revoked.
 func (f *offline) buildCRL() error {
-	if !f.crl.IsEnabled() || !f.revoked {
+	if !f.crl.IsEnabled() || !f.revoked.Swap(false) {
 		return nil
 	}
-	f.revoked = false
 	err := f.noSigner
 	if err == nil {
 		f.config.CRL = f.crl

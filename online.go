@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptrace"
 	"net/url"
 	"sync/atomic"
 	"time"
@@ -28,11 +27,13 @@ const (
 // online is a CA that is reached over HTTPS, on one connection for the run and,
 // with a client certificate, one more.
 type online struct {
-	url    *url.URL
-	client *ca.Client
-	http   *http.Client                           // for what client cannot do, on the same connection unless that shows a certificate
-	retry  time.Duration                          // how long to ask again
-	chains *atomic.Pointer[[][]*x509.Certificate] // of the CA's own certificate
+	url     *url.URL
+	client  *ca.Client
+	http    *http.Client                           // for what client cannot do, on the same connection unless that shows a certificate
+	timeout time.Duration                          // for one request
+	retry   time.Duration                          // how long to ask again
+	chains  *atomic.Pointer[[][]*x509.Certificate] // of the CA's own certificate
+	shown   bool                                   // a client certificate, which the CA may refuse late
 }
 
 // newOnline prepares the connection to a CA. Only to fetch a root certificate
@@ -61,7 +62,7 @@ func newOnline(ctx context.Context, o *options, clientCert *tls.Certificate) (*o
 			return nil
 		},
 	}
-	questions := &http.Client{Transport: newGuard(config), Timeout: o.timeout}
+	questions := &http.Client{Transport: newGuard(config, o.concurrency)}
 	// Questions need no certificate, and come before it is shown: a CA that
 	// does not take it just hangs up, often before it has said why.
 	transport := questions.Transport
@@ -70,21 +71,21 @@ func newOnline(ctx context.Context, o *options, clientCert *tls.Certificate) (*o
 		// Whatever issuers the CA names as acceptable: it shall say what it
 		// thinks of this certificate, not that there is none.
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return clientCert, nil }
-		transport = newGuard(config)
+		transport = newGuard(config, o.concurrency)
 	}
-	client, err := ca.NewClient(o.caURL.String(), ca.WithTransport(transport), ca.WithTimeout(o.timeout))
+	client, err := ca.NewClient(o.caURL.String(), ca.WithTransport(transport), ca.WithTimeout(0))
 	if err != nil {
 		return nil, usagef("preparing the connection to %s: %w", o.caURL, err)
 	}
-	return &online{o.caURL, client, questions, o.retryFor, &chains}, nil
+	return &online{o.caURL, client, questions, o.timeout, o.retryFor, &chains, clientCert != nil}, nil
 }
 
 // fetchRoot fetches the root certificate that has the fingerprint in the
 // options, from whoever answers. Nothing secret is sent.
 func fetchRoot(ctx context.Context, o *options) (*x509.Certificate, error) {
 	asked := "asked for the root certificate with the fingerprint " + o.fingerprint
-	anybody := &online{url: o.caURL, retry: o.retryFor, chains: new(atomic.Pointer[[][]*x509.Certificate]), http: &http.Client{
-		Transport: newGuard(&tls.Config{InsecureSkipVerify: true}), Timeout: o.timeout,
+	anybody := &online{url: o.caURL, timeout: o.timeout, retry: o.retryFor, chains: new(atomic.Pointer[[][]*x509.Certificate]), http: &http.Client{
+		Transport: newGuard(&tls.Config{InsecureSkipVerify: true}, 1),
 	}}
 	defer anybody.http.CloseIdleConnections()
 	body, err := anybody.get(ctx, "root/"+o.fingerprint, asked)
@@ -113,7 +114,7 @@ func (o *online) Provisioners(ctx context.Context) (provisioner.List, error) {
 	cursor := ""
 	for {
 		var page *api.ProvisionersResponse
-		if err := o.ask(ctx, "asked for its provisioners", func() (err error) {
+		if err := o.ask(ctx, "asked for its provisioners", func(ctx context.Context) (err error) {
 			page, err = o.client.ProvisionersWithContext(ctx, ca.WithProvisionerCursor(cursor), ca.WithProvisionerLimit(100))
 			return err
 		}); err != nil {
@@ -129,14 +130,14 @@ func (o *online) Provisioners(ctx context.Context) (provisioner.List, error) {
 // get fetches what ca.Client has no method for, or has one that loses the
 // context.
 func (o *online) get(ctx context.Context, path, asked string) (body []byte, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, o.url.JoinPath("1.0", path).String(), http.NoBody)
+	req, err := http.NewRequest(http.MethodGet, o.url.JoinPath("1.0", path).String(), http.NoBody)
 	if err != nil {
 		return nil, err
 	}
 	req.Header.Set("User-Agent", ca.UserAgent)
 	req.Header.Set("Cache-Control", "no-cache")
-	err = o.ask(ctx, asked, func() error {
-		resp, err := o.http.Do(req)
+	err = o.ask(ctx, asked, func(ctx context.Context) error {
+		resp, err := o.http.Do(req.WithContext(ctx))
 		if err != nil {
 			return err
 		}
@@ -149,9 +150,11 @@ func (o *online) get(ctx context.Context, path, asked string) (body []byte, err 
 
 // ask asks a question, and again where the failure may pass: but a CA that was
 // never reached is not waited for.
-func (o *online) ask(ctx context.Context, asked string, question func() error) (err error) {
+func (o *online) ask(ctx context.Context, asked string, question func(context.Context) error) (err error) {
 	attempt := func() error {
-		err = question()
+		timed, cancel := context.WithTimeout(ctx, o.timeout)
+		defer cancel()
+		err = question(timed)
 		a, refused := asAnswer(err)
 		switch {
 		case refused && !a.passing(), !refused && o.chains.Load() == nil, isAlert(err),
@@ -221,7 +224,7 @@ func (o *online) Evidence(ctx context.Context) (evidence, error) {
 
 // Open has nothing to open: a CA that is online does not tell which serial
 // numbers it knows.
-func (o *online) Open(context.Context, []*target) error { return nil }
+func (o *online) Open(context.Context, []target) error { return nil }
 
 // Touched is always true: whatever fails with this CA has contacted it.
 func (o *online) Touched() bool { return true }
@@ -235,9 +238,6 @@ func (o *online) Close(context.Context) error {
 
 // Revoke sends one revocation. The CA has confirmed it only if the error is nil.
 func (o *online) Revoke(ctx context.Context, req *api.RevokeRequest) error {
-	// From here on an error may hide a success.
-	var sent atomic.Bool
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { sent.Store(true) }})
 	resp, err := o.client.RevokeWithContext(ctx, req, nil)
 	switch {
 	case err == nil && resp.Status == "ok":
@@ -251,15 +251,16 @@ func (o *online) Revoke(ctx context.Context, req *api.RevokeRequest) error {
 	var (
 		redirect  *redirectError
 		untrusted *tls.CertificateVerificationError
+		sent      = !errors.As(err, new(*unsentError)) // from where on an error may hide a success
 	)
 	switch {
-	case errors.As(err, &redirect) || errors.As(err, &untrusted) || isAlert(err):
+	case errors.As(err, &redirect) || errors.As(err, &untrusted) || isAlert(err) && (!sent || o.shown):
 		return unreachable(o.url, "asked to revoke", err)
-	case sent.Load() && errors.Is(err, context.DeadlineExceeded):
-		return noAnswer{fmt.Errorf("no answer within %s", o.http.Timeout)}
-	case sent.Load() && errors.Is(err, context.Canceled):
+	case sent && errors.Is(err, context.DeadlineExceeded):
+		return noAnswer{fmt.Errorf("no answer within %s", o.timeout)}
+	case sent && errors.Is(err, context.Canceled):
 		return noAnswer{errors.New("interrupted before the answer")}
-	case sent.Load():
+	case sent:
 		return noAnswer{fmt.Errorf("the connection ended before the answer: %w", cause(err))}
 	case o.chains.Load() == nil: // never reached, so perhaps not there at all
 		return unreachable(o.url, "asked to revoke", err)

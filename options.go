@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/smallstep/certificates/authority/config"
 	"github.com/smallstep/certificates/pki"
 	"github.com/smallstep/cli-utils/step"
 	"github.com/urfave/cli"
@@ -24,10 +26,13 @@ import (
 type options struct {
 	serials         []string
 	certFiles       []string
+	clientChain     []*x509.Certificate // what the last of them holds
+	from            string
 	keyFile         string
 	keyPasswordFile string
 	reason          string
 	reasonCode      reason
+	reasonGiven     bool // on the command line, or by a plan in from
 
 	token                   *givenToken // --token or --token-file
 	provisioner             string
@@ -43,6 +48,7 @@ type options struct {
 
 	offline        bool
 	caConfig       string
+	ca             *config.Config // what that file holds
 	caPasswordFile string
 
 	caURL       *url.URL
@@ -54,10 +60,27 @@ type options struct {
 	dryRun       bool
 	verify       bool
 
-	json     bool          // --format json
-	timeout  time.Duration // for one request
-	retryFor time.Duration // for one certificate; 0 is not at all
+	json             bool // --format json
+	journal          string
+	concurrency      int // revocations in flight
+	concurrencyGiven bool
+	rate             int           // revocations per second; 0 is no bound
+	timeout          time.Duration // for one request
+	retryFor         time.Duration // for one certificate; 0 is not at all
 }
+
+// How many revocations are in flight unless told otherwise, as measured: step-ca
+// with a database in files gains little from more than 64, and one on PostgreSQL
+// would run out of connections at 100. Offline, package nosql keeps two
+// connections to a database server open, and makes a new one for whatever comes
+// at the same time: on PostgreSQL 2 are 13 times as fast as 64. Badger writes what
+// has come in meanwhile in one go: 256 are 1.3 times as fast as 64.
+const (
+	defaultConcurrency = 64
+	serverConcurrency  = 2
+	filesConcurrency   = 256
+	maxConcurrency     = 1000
+)
 
 // looks tells whether the run only looks at the present state, which changes
 // nothing and takes no authorization.
@@ -66,6 +89,9 @@ func (o *options) looks() bool { return o.dryRun && o.verify }
 // caName names the CA: by its URL, or by its configuration file.
 func (o *options) caName() string {
 	if o.offline {
+		if full, err := filepath.Abs(o.caConfig); err == nil {
+			return full // a journal or a plan may be used from elsewhere
+		}
 		return o.caConfig
 	}
 	return o.caURL.String()
@@ -74,13 +100,13 @@ func (o *options) caName() string {
 // checkDefaults finds values in defaults.json that their flags cannot take:
 // cli-utils passes over them in silence.
 func checkDefaults(c *cli.Context) error {
-	config, err := step.Contexts().GetConfig()
+	defaults, err := step.Contexts().GetConfig()
 	if err != nil {
 		return err
 	}
 	for _, f := range allFlags() {
 		name, _, _ := strings.Cut(f.GetName(), ",")
-		value, ok := config[name]
+		value, ok := defaults[name]
 		if !ok || c.IsSet(name) {
 			continue
 		}
@@ -92,6 +118,8 @@ func checkDefaults(c *cli.Context) error {
 			}
 		case cli.DurationFlag:
 			_, err = time.ParseDuration(text)
+		case cli.IntFlag:
+			_, err = strconv.Atoi(text)
 		}
 		if err != nil {
 			return usagef("%q is no value for %q in defaults.json of %s", text, name, step.Path())
@@ -113,6 +141,7 @@ func readOptions(ctx context.Context, c *cli.Context, given map[string]bool) (*o
 	o := &options{
 		serials:                 c.Args(),
 		certFiles:               c.StringSlice("cert"),
+		from:                    c.String("from"),
 		keyFile:                 c.String("key"),
 		keyPasswordFile:         c.String("key-password-file"),
 		reason:                  c.String("reason"),
@@ -130,6 +159,10 @@ func readOptions(ctx context.Context, c *cli.Context, given map[string]bool) (*o
 		allowUnknown:            c.Bool("allow-unknown"),
 		dryRun:                  c.Bool("dry-run"),
 		verify:                  c.Bool("verify"),
+		reasonGiven:             isAny(given, "reason", "reasonCode"),
+		journal:                 c.String("journal"),
+		concurrency:             defaultConcurrency,
+		rate:                    c.Int("rate"),
 		timeout:                 c.Duration("timeout"),
 		retryFor:                c.Duration("retry-for"),
 	}
@@ -175,6 +208,15 @@ func (o *options) check(c *cli.Context) (err error) {
 	if o.retryFor < 0 {
 		return usagef("--retry-for %s is negative", o.retryFor)
 	}
+	if c.IsSet("concurrency") {
+		o.concurrency, o.concurrencyGiven = c.Int("concurrency"), true
+	}
+	if o.concurrency < 1 || o.concurrency > maxConcurrency {
+		return usagef("--concurrency %d is not between 1 and %d", o.concurrency, maxConcurrency)
+	}
+	if o.rate < 0 || o.rate == 0 && c.IsSet("rate") {
+		return usagef("--rate %d is not a number of revocations per second", o.rate).hint("without --rate there is no bound")
+	}
 	if o.x5cCert != "" && o.x5cKey == "" {
 		return usagef("--x5c-key is missing, the key of the certificate %s", o.x5cCert)
 	}
@@ -182,9 +224,12 @@ func (o *options) check(c *cli.Context) (err error) {
 	case o.keyFile != "" && len(o.certFiles) > 1:
 		return usagef("--key goes with one --cert, not with %d", len(o.certFiles)).
 			hint("leave out --key to revoke several with a provisioner")
-	case o.keyFile != "" && len(o.serials) > 0:
+	case o.keyFile != "" && (len(o.serials) > 0 || o.from != ""):
 		return usagef("--key goes with the certificate in --cert alone, not with serial numbers").
 			hint("leave out --key to revoke several with a provisioner")
+	}
+	if o.dryRun {
+		o.concurrency = 1 // in order
 	}
 	o.reasonCode, err = parseReason(c.String("reasonCode"))
 	return err

@@ -1,272 +1,213 @@
 package main
 
-// What the program says to a person, and how.
-//
-// What is meant for a person goes to standard error, in step's own look.
-// Standard output is left to what was asked for: help, version, the table of a
-// dry run, and JSON.
-//
-// A line is one line: whatever comes from certificates, files, flags or the CA
-// is escaped before it is shown, so that it can neither start a new line nor
-// move the cursor. Colour is for terminals that want it, and only for marks.
-//
-// An error is "error: " and what went wrong, in lower case without a full
-// stop; then, where there is one, "hint: " and what to do about it. Nothing is
-// claimed beyond what is known: revoked means that the CA has confirmed it.
-
 import (
 	"cmp"
 	"context"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
+	"maps"
 	"slices"
-	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
-	"unicode"
-	"unicode/utf16"
+	"unicode/utf8"
 
-	"golang.org/x/term"
+	"github.com/dustin/go-humanize"
 )
 
-// Exit codes, as DESIGN.md and the README list them.
-const (
-	exitOK          = 0
-	exitFailed      = 1   // a target is not known to be revoked
-	exitUsage       = 2   // found before the CA was contacted or opened
-	exitIncomplete  = 3   // all are revoked, something beyond that is missing
-	exitInterrupted = 130 // SIGINT or SIGTERM
-)
+// few is how many certificates get a line each for a person. Of more than that
+// only what is wrong with the first ones is told one by one.
+const few = 20
 
-// A problem is an error with the exit code it leads to and hints for a person.
-type problem struct {
-	error
-	code  int
-	hints []string
+// A report says what becomes of the targets: to a person, with --format json to
+// a program, and to the journal.
+type report struct {
+	options      *options
+	list         []target
+	journal      *journal
+	authorizedBy string
+	began        time.Time // the first attempt; zero if there was none
+	progress     *progress
+
+	counts    map[status]int
+	causes    map[status]map[string]int // of what is not revoked
+	told      int                       // problems that were told one by one
+	retries   int                       // that were not told yet
+	toldRetry time.Time
+	kept      []*outcome // what --verify may still change
+	columns   []int      // of the table of a dry run: the widths
+	unwritten error      // why standard output lacks something
 }
 
-func (p *problem) Unwrap() error { return p.error }
+func newReport(o *options, list []target, j *journal) *report {
+	return &report{options: o, list: list, journal: j, counts: map[status]int{}, causes: map[status]map[string]int{}}
+}
 
-// hint adds one line on what to do about the problem.
-func (p *problem) hint(format string, args ...any) *problem {
-	p.hints = append(p.hints, fmt.Sprintf(format, args...))
+// left is how many targets the journal does not say are revoked.
+func (r *report) left() int {
+	if r.journal == nil {
+		return len(r.list)
+	}
+	return len(r.list) - r.journal.done
+}
+
+// begin is called before the first attempt.
+func (r *report) begin(t *targets) error {
+	if err := r.journal.begin(r.options, t, r.authorizedBy); err != nil {
+		return err
+	}
+	r.began, r.progress = time.Now(), newProgress(r.left())
+	return nil
+}
+
+func (r *report) many() bool { return len(r.list) > few }
+
+// arrived takes an outcome as it happens. What --verify may still change is not
+// written before it has. An error means that the journal cannot be written.
+func (r *report) arrived(o *outcome) error {
+	o.time, o.authorizedBy = time.Now().UTC(), r.authorizedBy
+	r.count(o, 1)
+	r.progress.add(o)
+	// First of all to the journal: who reads the rest may keep it waiting.
+	var err error
+	if r.journal != nil && o.status != statusNotAttempted && o.status != statusPlanned {
+		err = r.journal.write(o.object(r.options))
+	}
+	r.sayOutcome(o)
+	if r.options.verify {
+		r.kept = append(r.kept, o)
+	} else {
+		r.write(o)
+	}
+	if err != nil {
+		return (&problem{error: &journalError{err}, code: exitIncomplete}).
+			hint("what is revoked and not in it is found to be revoked already by a later run, which is no failure")
+	}
+	return nil
+}
+
+// A journalError is an outcome that the journal lacks.
+type journalError struct{ error }
+
+func (e *journalError) Unwrap() error { return e.error }
+
+// count counts an outcome, or takes it back.
+func (r *report) count(o *outcome, n int) {
+	r.counts[o.status] += n
+	if o.done() || o.err == nil || errors.Is(o.err, errPlanned) {
+		return
+	}
+	if r.causes[o.status] == nil {
+		r.causes[o.status] = map[string]int{}
+	}
+	cause := causeOf(o.err)
+	if r.causes[o.status][cause] += n; r.causes[o.status][cause] == 0 {
+		delete(r.causes[o.status], cause)
+	}
+}
+
+// causeOf is the text of an error that is the same for all that failed alike.
+func causeOf(err error) string {
+	if a, ok := asAnswer(err); ok {
+		return fmt.Sprintf("%s (HTTP %d)", strings.TrimSuffix(a.text, "."), a.status)
+	}
+	return err.Error()
+}
+
+// prove looks up in what the CA has on record every certificate of the run, and
+// those that the journal says are revoked, and writes what it finds. Its error
+// has the code 3: what is revoked cannot be proven to be. Where nothing is known
+// to be revoked it is 1.
+func (r *report) prove(ctx context.Context, ca authority) error {
+	found, lookErr := ca.Evidence(ctx)
+	missing, accepted, listed, mayHaveExpired := 0, 0, 0, false
+	each := func(o *outcome) {
+		r.count(o, -1)
+		if ctx.Err() != nil {
+			lookErr = errInterrupted
+		}
+		lookErr = o.lookUp(ctx, found, lookErr)
+		r.count(o, 1)
+		if o.done() {
+			accepted++
+		}
+		if o.record != nil {
+			listed++
+		}
+		if o.done() && o.verified != nil && !*o.verified {
+			missing++
+			mayHaveExpired = mayHaveExpired || o.target.cert == nil
+		}
+		if lookErr == nil {
+			r.sayVerified(o)
+		}
+		r.write(o)
+	}
+	if r.options.looks() {
+		for i := range r.list {
+			o := &outcome{target: &r.list[i], status: statusPlanned, time: time.Now().UTC()}
+			r.count(o, 1)
+			each(o)
+		}
+	}
+	err := r.journal.outcomes(ctx, r.list, func(o *outcome) { r.count(o, 1); each(o) })
+	for _, o := range r.kept {
+		each(o)
+	}
+	r.kept = nil
+	switch {
+	case lookErr != nil && accepted == 0:
+		return passOn(lookErr, exitFailed, "what is on record cannot be looked up")
+	case lookErr != nil:
+		return passOn(lookErr, exitIncomplete, count(accepted, "revocation is", "revocations are")+" accepted, but not proven")
+	case missing == 0:
+		if r.many() && err == nil && listed > 0 {
+			sayMarked(good, "%s on record as revoked", count(listed, "certificate is", "certificates are"))
+		}
+		return err
+	}
+	p := passOn(found.Missing(), exitIncomplete, count(missing, "revocation is", "revocations are")+" accepted, but not proven")
+	if mayHaveExpired {
+		p.hint("a CRL leaves out what expired more than an hour ago, which only --cert or --offline would show")
+	}
 	return p
 }
 
-// usagef is a problem found before the CA was contacted or its database opened.
-func usagef(format string, args ...any) *problem {
-	return &problem{error: fmt.Errorf(format, args...), code: exitUsage}
-}
-
-// failf is a problem met with the CA or its database.
-func failf(format string, args ...any) *problem {
-	return &problem{error: fmt.Errorf(format, args...), code: exitFailed}
-}
-
-// errInterrupted ends a run that a signal or Ctrl-C at a prompt has stopped.
-var errInterrupted = &problem{error: errors.New("interrupted"), code: exitInterrupted}
-
-// exitCode is the exit code that err stands for.
-func exitCode(err error) int {
-	var p *problem
+// lookUp takes over what is on record about an outcome. Where that cannot be
+// read, a mere look has found nothing out.
+func (o *outcome) lookUp(ctx context.Context, found evidence, lookErr error) error {
+	var on *record
+	if lookErr == nil {
+		on, lookErr = found.Lookup(ctx, o.target.serial.String())
+	}
 	switch {
-	case err == nil:
-		return exitOK
-	case errors.As(err, &p):
-		return p.code
+	case lookErr == nil:
+		o.setRecord(on)
+	case o.status == statusPlanned:
+		o.status, o.err = statusUnknown, lookErr
 	}
-	return exitFailed
-}
-
-// A mark opens a line in the way step does.
-type mark struct {
-	sign  string
-	color string // an SGR parameter
-}
-
-var (
-	good = mark{"✔", "32"}
-	warn = mark{"⚠", "33"}
-)
-
-// debugging is set by STEPDEBUG=1, as for step.
-var debugging = os.Getenv("STEPDEBUG") == "1"
-
-// colored tells whether marks on standard error may be coloured.
-var colored = wantsColor(os.Stderr)
-
-func wantsColor(f *os.File) bool { return !plain && term.IsTerminal(int(f.Fd())) }
-
-// plain tells whether there shall be no escape sequences, at a terminal neither.
-var plain = wantsPlain()
-
-func wantsPlain() bool {
-	_, noColor := os.LookupEnv("NO_COLOR")
-	return noColor || os.Getenv("TERM") == "dumb"
-}
-
-func (m mark) String() string {
-	if !colored {
-		return m.sign
-	}
-	return "\x1b[" + m.color + "m" + m.sign + "\x1b[0m"
-}
-
-// say prints one line.
-func say(format string, args ...any) {
-	fmt.Fprintln(os.Stderr, printable(fmt.Sprintf(format, args...)))
-}
-
-// sayMarked prints one line behind a mark.
-func sayMarked(m mark, format string, args ...any) {
-	fmt.Fprintln(os.Stderr, m.String(), printable(fmt.Sprintf(format, args...)))
-}
-
-// saySelected prints what was chosen, by the user or because nothing else fits.
-func saySelected(name, value string) { sayMarked(good, "%s: %s", name, value) }
-
-// sayProblem prints an error and its hints.
-func sayProblem(err error) {
-	say("error: %v", err)
-	var p *problem
-	if errors.As(err, &p) {
-		for _, hint := range p.hints {
-			say("hint: %s", hint)
-		}
-	}
-}
-
-// sayDebug prints detail that only STEPDEBUG=1 asks for.
-func sayDebug(format string, args ...any) {
-	if debugging {
-		say("debug: "+format, args...)
-	}
-}
-
-// debugLog is a log for libraries, which know nothing of the rules here.
-type debugLog struct{}
-
-func (debugLog) Write(b []byte) (int, error) {
-	for line := range strings.Lines(string(b)) {
-		sayDebug("%s", strings.TrimSuffix(line, "\n"))
-	}
-	return len(b), nil
-}
-
-// printable escapes what could do anything but appear: control characters,
-// line breaks, direction marks and other invisible characters, and bytes that
-// are not UTF-8.
-func printable(s string) string {
-	var b strings.Builder
-	for i, r := range s {
-		switch {
-		case r == unicode.ReplacementChar && !strings.HasPrefix(s[i:], "\uFFFD"):
-			fmt.Fprintf(&b, `\x%02x`, s[i])
-		case unicode.IsPrint(r):
-			b.WriteRune(r)
-		default:
-			b.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
-		}
-	}
-	return b.String()
-}
-
-// printableJSON escapes in JSON what printable does, in JSON's own way: the
-// data stay what they are.
-func printableJSON(line []byte) string {
-	var b strings.Builder
-	for _, r := range string(line) {
-		if unicode.IsPrint(r) {
-			b.WriteRune(r)
-			continue
-		}
-		for _, unit := range utf16.Encode([]rune{r}) {
-			fmt.Fprintf(&b, `\u%04x`, unit)
-		}
-	}
-	return b.String()
-}
-
-// clip shortens s to at most n runes.
-func clip(s string, n int) string {
-	if r := []rune(s); len(r) > n {
-		return string(r[:n]) + "…"
-	}
-	return s
-}
-
-// status is what became of one certificate. DESIGN.md lists the words.
-type status string
-
-const (
-	statusRevoked        status = "revoked"
-	statusAlreadyRevoked status = "already-revoked"
-	statusFailed         status = "failed"
-	statusUnknown        status = "unknown"
-	statusNotAttempted   status = "not-attempted"
-	statusPlanned        status = "planned"
-)
-
-// An outcome is what is known about one certificate at the end.
-type outcome struct {
-	target     *target
-	status     status
-	err        error // why, unless it is revoked now or was before
-	attempts   int
-	time       time.Time
-	requestID  string  // of the last attempt
-	unanswered bool    // an attempt was sent and got no definite answer
-	crlStale   bool    // an attempt failed in a way that can leave the CRL behind
-	verified   *bool   // whether it was found on record; nil if nobody looked
-	record     *record // what was found
-}
-
-// done tells whether the certificate is known to be revoked.
-func (o *outcome) done() bool {
-	return o.status == statusRevoked || o.status == statusAlreadyRevoked
-}
-
-// A report says what becomes of the targets, to a person and, with --format
-// json, to a program.
-type report struct {
-	options      *options
-	authorizedBy string
-	unwritten    error // why standard output lacks something
-}
-
-// arrived takes one outcome as it happens. What --verify may still change is
-// not written before it has.
-func (r *report) arrived(o *outcome) {
-	sayOutcome(o)
-	if !r.options.verify {
-		r.write(o)
-	}
+	return lookErr
 }
 
 // conclude writes what is left to write and turns what has happened into the
 // error that the run ends with.
-func (r *report) conclude(ctx context.Context, targets []*target, outcomes []*outcome, err error) error {
-	if outcomes == nil && exitCode(err) != exitUsage {
-		for _, t := range targets {
-			r.write(&outcome{target: t, status: statusNotAttempted, err: err, time: time.Now().UTC()})
+func (r *report) conclude(ctx context.Context, err error) error {
+	if len(r.counts) == 0 && err != nil && exitCode(err) != exitUsage {
+		for i := range r.list {
+			if r.options.json && !r.list[i].done {
+				r.write(&outcome{target: &r.list[i], status: statusNotAttempted, err: err, authorizedBy: r.authorizedBy, time: time.Now().UTC()})
+			}
 		}
+	} else if exitCode(err) != exitUsage && !r.options.verify && (r.options.json || r.options.dryRun) {
+		err = cmp.Or(err, r.journal.outcomes(ctx, r.list, r.write))
 	}
-	if r.options.verify {
-		for _, o := range outcomes {
-			r.sayVerified(o)
-			r.write(o)
-		}
-	}
-	if r.options.dryRun && !r.options.json && outcomes != nil {
-		r.printPlan(outcomes)
-	}
-	missing := slices.ContainsFunc(outcomes, func(o *outcome) bool { return !o.done() && o.status != statusPlanned })
+	r.saySummary()
+	missing := r.counts[statusFailed]+r.counts[statusUnknown]+r.counts[statusNotAttempted] > 0
 	switch {
 	case ctx.Err() != nil:
+		if err != nil && !errors.Is(err, errInterrupted) {
+			sayProblem(err)
+		}
 		err = errInterrupted
 	case missing && err != nil:
 		sayProblem(err)
@@ -288,109 +229,76 @@ func (r *report) conclude(ctx context.Context, targets []*target, outcomes []*ou
 	return lost
 }
 
-// An object is the JSON form of an outcome, which the README documents.
-type object struct {
-	Serial       string   `json:"serial"`
-	Status       status   `json:"status"`
-	Attempts     int      `json:"attempts"`
-	Time         string   `json:"time"`
-	ReasonCode   *int     `json:"reasonCode,omitempty"`
-	ReasonName   string   `json:"reasonName,omitempty"`
-	Reason       string   `json:"reason,omitempty"`
-	AuthorizedBy string   `json:"authorizedBy,omitempty"`
-	CA           string   `json:"ca"`
-	Subject      string   `json:"subject,omitempty"`
-	SANs         []string `json:"sans,omitempty"`
-	NotAfter     string   `json:"notAfter,omitempty"`
-	RequestID    string   `json:"requestId,omitempty"`
-	Error        string   `json:"error,omitempty"`
-	Verified     *bool    `json:"verified,omitempty"`
-}
-
-// write writes an outcome as JSON, if that is asked for. A revocation that
+// write writes what standard output is to have of an outcome. A revocation that
 // nobody can read of has happened all the same: conclude tells what is missing.
 func (r *report) write(o *outcome) {
-	if !r.options.json {
-		return
-	}
-	line, err := json.Marshal(r.object(o))
-	if err == nil {
-		_, err = fmt.Println(printableJSON(line))
+	var err error
+	switch {
+	case r.options.json:
+		var line []byte
+		if line, err = json.Marshal(o.object(r.options)); err == nil {
+			err = printLine(printableJSON(line) + "\n")
+		}
+	case r.options.dryRun:
+		err = r.writeRow(o)
 	}
 	r.unwritten = cmp.Or(r.unwritten, err)
 }
 
-func (r *report) object(o *outcome) *object {
-	j := &object{
-		Serial: o.target.serial.String(), Status: o.status, Attempts: o.attempts, Time: stamp(o.time),
-		AuthorizedBy: r.authorizedBy, CA: r.options.caName(), Verified: o.verified,
+// writeRow writes a row of the table that a dry run prints, and before the
+// first one the table's head.
+func (r *report) writeRow(o *outcome) error {
+	head := []string{"SERIAL NUMBER", "STATUS", "REASON", "SUBJECT", "AUTHORIZED BY"}
+	_, reason, text, _ := o.reason(r.options)
+	if text != "" {
+		reason += " (" + text + ")"
 	}
-	if !r.options.offline {
-		j.RequestID = o.requestID // without a CA that answers nobody logs it
-	}
-	if o.err != nil && !o.done() && o.status != statusPlanned {
-		j.Error = o.err.Error()
-	}
-	if code, name, text, ok := r.reasonOf(o); ok {
-		j.ReasonCode, j.ReasonName, j.Reason = &code, name, text
-	}
+	cells := []string{o.target.serial.String(), string(o.status), printable(reason), "", printable(o.authorizedBy)}
 	if cert := o.target.cert; cert != nil {
-		j.Subject, j.SANs, j.NotAfter = cert.Subject.String(), sansOf(cert), stamp(cert.NotAfter)
+		cells[3] = printable(cert.subject)
 	}
-	return j
+	if r.columns != nil {
+		return printLine(r.row(cells))
+	}
+	// The table is not held back until all of it is known: so the columns are as
+	// wide as what is known before.
+	for _, title := range head {
+		r.columns = append(r.columns, len(title))
+	}
+	for i, cell := range cells {
+		r.columns[i] = max(r.columns[i], utf8.RuneCountInString(cell))
+	}
+	r.columns[1] = max(r.columns[1], len(statusAlreadyRevoked))
+	for _, t := range r.list {
+		r.columns[0] = max(r.columns[0], len(t.serial.String()))
+		if t.cert != nil {
+			r.columns[3] = max(r.columns[3], utf8.RuneCountInString(printable(t.cert.subject)))
+		}
+	}
+	return printLine(r.row(head) + r.row(cells))
 }
 
-// reasonOf is the reason on record: what was read, or what the CA has just
-// confirmed or would be asked to record.
-func (r *report) reasonOf(o *outcome) (code int, name, text string, ok bool) {
-	code, text = r.options.reasonCode.code, r.options.reason
-	switch {
-	case o.record != nil && o.status == statusRevoked:
-		code, text = o.record.code, cmp.Or(o.record.reason, text) // a CRL has no text
-	case o.record != nil:
-		code, text = o.record.code, o.record.reason
-	case o.status != statusRevoked && o.status != statusPlanned || r.options.looks():
-		return 0, "", "", false
+func (r *report) row(cells []string) string {
+	var b strings.Builder
+	for i, cell := range cells {
+		fmt.Fprintf(&b, "%-*s  ", r.columns[i], cmp.Or(cell, "-"))
 	}
-	return code, reasonName(code), text, true
-}
-
-// sansOf are the subject alternative names of a certificate.
-func sansOf(cert *x509.Certificate) []string {
-	names := slices.Concat(cert.DNSNames, cert.EmailAddresses)
-	for _, ip := range cert.IPAddresses {
-		names = append(names, ip.String())
-	}
-	for _, u := range cert.URIs {
-		names = append(names, u.String())
-	}
-	return names
-}
-
-// printPlan prints what a dry run has found, as a table on standard output.
-func (r *report) printPlan(outcomes []*outcome) {
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "SERIAL NUMBER\tSTATUS\tREASON\tSUBJECT\tAUTHORIZED BY")
-	for _, o := range outcomes {
-		_, reason, text, _ := r.reasonOf(o)
-		if text != "" {
-			reason += " (" + text + ")"
-		}
-		var subject string
-		if o.target.cert != nil {
-			subject = o.target.cert.Subject.String()
-		}
-		cells := []string{o.target.serial.String(), string(o.status), reason, subject, r.authorizedBy}
-		for i, cell := range cells {
-			cells[i] = cmp.Or(printable(cell), "-")
-		}
-		fmt.Fprintln(w, strings.Join(cells, "\t"))
-	}
-	r.unwritten = cmp.Or(r.unwritten, w.Flush())
+	return strings.TrimRight(b.String(), " ") + "\n"
 }
 
 // sayOutcome prints what became of one certificate.
-func sayOutcome(o *outcome) {
+func (r *report) sayOutcome(o *outcome) {
+	if r.many() {
+		if o.status != statusFailed && o.status != statusUnknown {
+			return
+		}
+		if r.told++; r.told > few/2 {
+			if r.told == few/2+1 {
+				sayMarked(warn, "further failures are counted from here on; --format json and --journal name each")
+			}
+			return
+		}
+	}
 	serial := o.target.serial
 	switch o.status {
 	case statusRevoked:
@@ -407,6 +315,10 @@ func sayOutcome(o *outcome) {
 		}
 	case statusPlanned:
 	case statusNotAttempted:
+		if errors.As(o.err, new(notSent)) {
+			sayProblem(fmt.Errorf("the certificate with serial number %s was not revoked: %w", serial, o.err))
+			return
+		}
 		say("Certificate with Serial Number %s was not attempted.", serial)
 	case statusUnknown:
 		sayProblem(fmt.Errorf("it is not known whether the certificate with serial number %s is revoked: %w", serial, o.err))
@@ -416,14 +328,43 @@ func sayOutcome(o *outcome) {
 	}
 }
 
-// sayVerified prints what is on record about one certificate.
+// sayRetry prints that an attempt will be repeated. Of many certificates that
+// is said once a second.
+func (r *report) sayRetry(j *job, wait time.Duration) {
+	r.retries++
+	if r.many() && time.Since(r.toldRetry) < time.Second {
+		return
+	}
+	var others string
+	if r.retries > 1 {
+		others = fmt.Sprintf(" (and %s)", count(r.retries-1, "other", "others"))
+	}
+	sayMarked(warn, "serial number %s%s, attempt %d: %v; trying again in %s", j.target.serial, others, j.attempts, j.err, wait.Round(time.Millisecond))
+	r.retries, r.toldRetry = 0, time.Now()
+}
+
+// sayVerified prints what is on record about one certificate, or of many what
+// is not.
 func (r *report) sayVerified(o *outcome) {
 	where := "CRL"
 	if r.options.offline {
 		where = "database"
 	}
-	switch serial := o.target.serial; {
-	case o.record != nil && (o.record.listed || o.verified == nil):
+	listed := o.record != nil && o.record.listed
+	if r.many() {
+		if listed || o.verified == nil {
+			return
+		}
+		if r.told++; r.told > few/2 {
+			return
+		}
+	}
+	serial := o.target.serial
+	if o.verified == nil {
+		sayMarked(warn, "serial number %s need not be in the CA's CRL, and is not: the certificate has expired", serial)
+	}
+	switch {
+	case o.record != nil && (listed || o.verified == nil):
 		sayMarked(good, "serial number %s is on record as revoked at %s, reason %s", serial, stamp(o.record.time), reasonName(o.record.code))
 	case o.record != nil:
 		sayMarked(warn, "serial number %s is on record as revoked at %s, reason %s, but not in the CRL", serial, stamp(o.record.time), reasonName(o.record.code))
@@ -432,10 +373,56 @@ func (r *report) sayVerified(o *outcome) {
 	}
 }
 
-// printOut prints what was asked for on standard output.
-func printOut(text string) error {
-	if _, err := fmt.Print(text); err != nil {
-		return fmt.Errorf("writing to standard output: %w", err)
+// saySummary prints how a batch of several went.
+func (r *report) saySummary() {
+	total := 0
+	for _, n := range r.counts {
+		total += n
 	}
-	return nil
+	if len(r.list) < 2 || total == 0 {
+		return
+	}
+	var parts []string
+	for _, part := range []struct {
+		status status
+		name   string
+		always bool
+	}{
+		{statusPlanned, "planned", false},
+		{statusRevoked, "revoked", !r.options.dryRun},
+		{statusAlreadyRevoked, "already revoked", !r.options.dryRun},
+		{statusFailed, "failed", !r.options.dryRun},
+		{statusUnknown, "unknown", false},
+		{statusNotAttempted, "not attempted", !r.options.dryRun},
+	} {
+		if n := r.counts[part.status]; n > 0 || part.always {
+			parts = append(parts, humanize.Comma(int64(n))+" "+part.name)
+		}
+	}
+	line := fmt.Sprintf("%s: %s", count(total, "certificate", "certificates"), strings.Join(parts, ", "))
+	if !r.began.IsZero() && !r.options.dryRun {
+		elapsed := r.progress.elapsed(r.began)
+		line += fmt.Sprintf("; %s, %s/s", elapsed.Round(10*time.Millisecond), perSecond(r.progress.done, elapsed))
+	}
+	say("%s.", line)
+	for _, s := range []status{statusFailed, statusUnknown, statusNotAttempted} {
+		causes := r.causes[s]
+		sorted := slices.SortedFunc(maps.Keys(causes), func(a, b string) int { return cmp.Or(causes[b]-causes[a], cmp.Compare(a, b)) })
+		for i, cause := range sorted {
+			if i == few/2 {
+				say("  and %s", count(len(sorted)-i, "other cause", "other causes"))
+				break
+			}
+			say("  %s %s: %s", humanize.Comma(int64(causes[cause])), strings.ReplaceAll(string(s), "-", " "), cause)
+		}
+	}
+}
+
+// perSecond is a rate for a person.
+func perSecond(n int, elapsed time.Duration) string {
+	rate := float64(n) / max(elapsed.Seconds(), 1e-3)
+	if rate < 10 {
+		return fmt.Sprintf("%.1f", rate)
+	}
+	return humanize.Comma(int64(rate))
 }

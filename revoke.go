@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -29,6 +30,9 @@ var flagGroups = []struct {
 		cli.StringSliceFlag{Name: "cert", EnvVar: commandLineOnly, Usage: `The certificate to revoke, a PEM <file>; its first certificate counts.
 With --key it authorizes its own revocation. Without, a provisioner does,
 and the flag may be repeated`},
+		cli.StringFlag{Name: "from", EnvVar: commandLineOnly, Usage: `A <file> that names many certificates: serial numbers, one a line, or PEM
+certificates, or the output of --format json, of a dry run for instance.
+A dash (-) is standard input`},
 		cli.StringFlag{Name: "key", EnvVar: commandLineOnly, Usage: `The private key of --cert, a PEM <file>`},
 		cli.StringFlag{Name: "key-password-file", Usage: `A <file> with the password of --key, if it is encrypted`},
 		cli.StringFlag{Name: "reason", EnvVar: commandLineOnly, Usage: `Why, in your own words: a <string> for the CA's records`},
@@ -40,6 +44,11 @@ and the flag may be repeated`},
 		cli.BoolFlag{Name: "dry-run", EnvVar: commandLineOnly, Usage: `Do everything but revoke, and show what would be revoked`},
 		cli.BoolFlag{Name: "verify", EnvVar: commandLineOnly, Usage: `Look afterwards whether the CA's CRL has it, offline in the database.
 With --dry-run: look at the present state`},
+		cli.StringFlag{Name: "journal", EnvVar: commandLineOnly, Usage: `A <file> that records every outcome. With one that is there, go on where
+it ends`},
+		cli.IntFlag{Name: "concurrency", Usage: fmt.Sprintf(`How many revocations may be in flight, a number (<n>); %d unless given,
+offline %d, or %d with a database server`, defaultConcurrency, filesConcurrency, serverConcurrency)},
+		cli.IntFlag{Name: "rate", Usage: `How many revocations to begin in a second at most, a number (<n>)`},
 		cli.StringFlag{Name: "format", Value: "text", Usage: `What to print on standard output: text or json, a <format>. With json it
 is one object for each certificate, a line each`},
 		cli.DurationFlag{Name: "timeout", Value: 10 * time.Second, Usage: `How long one request may take, a <duration>; 10s unless given`},
@@ -136,6 +145,11 @@ func flagError(err error) error {
 		name, _, _ = strings.Cut(name, ":")
 		return usagef("%s is either true or false", dashed(name))
 	}
+	for _, name := range []string{"concurrency", "rate"} {
+		if value, _, ok := strings.Cut(strings.TrimPrefix(err.Error(), "invalid value "), " for flag -"+name+":"); ok {
+			return usagef("%s is no value for %s, which takes a whole number", value, dashed(name))
+		}
+	}
 	return usageError(err)
 }
 
@@ -162,9 +176,10 @@ type authority interface {
 	Audience() string
 	// Open is the last step before the first revocation. It refuses targets
 	// that the CA is known not to know.
-	Open(context.Context, []*target) error
-	// Revoke revokes one certificate. Without an error the CA has confirmed
-	// it; errAlreadyRevoked and noAnswer are the errors that are no refusal.
+	Open(context.Context, []target) error
+	// Revoke revokes one certificate; several may be under way. Without an error
+	// the CA has confirmed it; errAlreadyRevoked, noAnswer and notSent are the
+	// errors that are no refusal.
 	Revoke(context.Context, *api.RevokeRequest) error
 	// Evidence returns what the CA has on record.
 	Evidence(context.Context) (evidence, error)
@@ -197,39 +212,65 @@ func revoke(ctx context.Context, o *options) error {
 	if err != nil {
 		return err
 	}
-	r := &report{options: o}
-	outcomes, err := attempt(ctx, o, targets, r)
-	return r.conclude(ctx, targets, outcomes, err)
+	if o.offline {
+		if err := readCAConfig(o); err != nil {
+			return usageError(err)
+		}
+	}
+	journal, err := openJournal(ctx, o, targets)
+	if err != nil {
+		return err
+	}
+	r := newReport(o, targets.list, journal)
+	if r.left() > 0 || o.verify {
+		err = attempt(ctx, o, targets, r)
+	}
+	err = r.conclude(ctx, err)
+	if closeErr := journal.close(); closeErr != nil {
+		if err != nil {
+			sayProblem(closeErr)
+		}
+		err = cmp.Or(err, closeErr)
+	}
+	return err
 }
 
-// attempt gets hold of the proof and of the CA, revokes, and verifies that. An
-// error without outcomes means that nothing was attempted.
-func attempt(ctx context.Context, o *options, targets []*target, r *report) ([]*outcome, error) {
-	client, err := readProof(ctx, o, targets)
-	if err != nil {
-		return nil, err
+// attempt gets hold of the proof and of the CA, revokes, and verifies that.
+func attempt(ctx context.Context, o *options, t *targets, r *report) error {
+	var client *tls.Certificate
+	if r.left() > 0 {
+		if err := confirmTargets(ctx, o, t.list, r.left()); err != nil {
+			return err
+		}
+		var err error
+		if client, err = readProof(ctx, o, t.list); err != nil {
+			return err
+		}
 	}
 	ca, err := connect(ctx, o, client)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	outcomes, err := carryOut(ctx, o, ca, targets, r)
+	stopped, err := carryOut(ctx, o, ca, t, r)
 	if err != nil {
 		err = codedError(err, ca.Touched())
+	} else if o.verify {
+		err = r.prove(ctx, ca)
 	}
-	if err == nil && o.verify {
-		err = verify(ctx, ca, outcomes)
+	if err != nil && stopped != nil {
+		sayProblem(stopped)
+		stopped = nil
 	}
 	closeErr := ca.Close(ctx)
-	if err != nil && closeErr != nil {
+	if err = cmp.Or(stopped, err); err != nil && closeErr != nil {
 		sayProblem(closeErr)
 	}
-	return outcomes, cmp.Or(err, closeErr)
+	return cmp.Or(err, closeErr)
 }
 
 // readProof reads what is to authorize the revocations, which a mere look does
 // not need. It returns the certificate of --cert and --key, if that is it.
-func readProof(ctx context.Context, o *options, targets []*target) (client *tls.Certificate, err error) {
+func readProof(ctx context.Context, o *options, list []target) (client *tls.Certificate, err error) {
 	if o.looks() {
 		return nil, nil
 	}
@@ -237,10 +278,10 @@ func readProof(ctx context.Context, o *options, targets []*target) (client *tls.
 		return nil, err
 	}
 	if o.keyFile != "" {
-		return clientCertificate(ctx, o, targets[0])
+		return clientCertificate(ctx, o)
 	}
 	if o.token != nil {
-		return nil, o.token.check(targets)
+		return nil, o.token.check(list)
 	}
 	if err := readCredentials(ctx, o); err != nil {
 		return nil, usageError(err)
@@ -249,21 +290,28 @@ func readProof(ctx context.Context, o *options, targets []*target) (client *tls.
 }
 
 // carryOut takes the last steps before the first revocation, and then revokes.
-// An error means that none was attempted.
-func carryOut(ctx context.Context, o *options, ca authority, targets []*target, r *report) ([]*outcome, error) {
-	if err := checkIssued(ctx, o, ca, targets); err != nil {
+// Its second error means that none was attempted; the first one says why some
+// were not.
+func carryOut(ctx context.Context, o *options, ca authority, t *targets, r *report) (stopped, err error) {
+	if err := checkIssued(ctx, o, ca, t.list); err != nil {
 		return nil, err
+	}
+	if r.left() == 0 {
+		return nil, ca.Open(ctx, t.list)
 	}
 	proof, err := newAuthorizer(ctx, o, ca)
 	if err != nil {
 		return nil, err
 	}
 	r.authorizedBy = proof.String()
-	if err := ca.Open(ctx, targets); err != nil {
+	if err := ca.Open(ctx, t.list); err != nil || o.looks() {
 		return nil, err
 	}
-	b := &batch{options: o, ca: ca, proof: proof, targets: targets}
-	return b.run(ctx, r.arrived), nil
+	if err := r.begin(t); err != nil {
+		return nil, err
+	}
+	b := &batch{options: o, ca: ca, proof: proof, list: t.list, report: r}
+	return b.run(ctx), nil
 }
 
 // codedError parts the exit codes: a mistake in the command that came to light
@@ -292,7 +340,7 @@ func confirmReason(ctx context.Context, o *options) error {
 		}
 		yes, err := confirm(ctx, "--force", "Revoke with removeFromCRL?")
 		if err == nil && !yes {
-			err = failf("not confirmed: nothing was revoked")
+			err = errNotConfirmed
 		}
 		return err
 	}

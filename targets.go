@@ -3,56 +3,90 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto"
-	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
-	"errors"
 	"fmt"
-	"io"
-	"math/big"
-	"os"
-	"runtime"
 	"slices"
-	"strings"
 	"time"
 
-	"go.step.sm/crypto/pemutil"
+	"github.com/dustin/go-humanize"
 )
 
-// A target is one certificate to revoke.
+// A target is one certificate to revoke. It is small, because there may be
+// a million.
 type target struct {
-	serial *big.Int
-	cert   *x509.Certificate   // nil where only the serial number is known
-	chain  []*x509.Certificate // what else is in its file
-	source string              // where it comes from, for messages
+	serial serialNumber
+	done   bool         // the journal says that it is revoked
+	cert   *certificate // nil where only the serial number is known
+}
+
+// A certificate is what is known about the certificate of a target.
+type certificate struct {
+	subject  string
+	sans     []string
+	notAfter time.Time
+	source   string // where it comes from, for messages
+	der      []byte // until it is shown to be this CA's
+}
+
+func certificateOf(cert *x509.Certificate, source string) *certificate {
+	return &certificate{cert.Subject.String(), sansOf(cert), cert.NotAfter, source, cert.Raw}
+}
+
+// sansOf are the subject alternative names of a certificate.
+func sansOf(cert *x509.Certificate) []string {
+	names := slices.Concat(cert.DNSNames, cert.EmailAddresses)
+	for _, ip := range cert.IPAddresses {
+		names = append(names, ip.String())
+	}
+	for _, u := range cert.URIs {
+		names = append(names, u.String())
+	}
+	return names
+}
+
+// targets are what is to be revoked, in the order in which it was named. With a
+// map to find them in, a million take some 90 MB.
+type targets struct {
+	list  []target
+	index map[serialNumber]uint32 // of list, while it is still needed
+}
+
+// add adds a target, unless it is there. What is known of it completes what was
+// known before.
+func (t *targets) add(serial serialNumber, cert *certificate) (isNew bool) {
+	i, found := t.index[serial]
+	switch {
+	case !found:
+		t.index[serial] = uint32(len(t.list))
+		t.list = append(t.list, target{serial: serial, cert: cert})
+	case t.list[i].cert == nil:
+		t.list[i].cert = cert
+	}
+	return !found
 }
 
 // readTargets reads and checks everything that is to be revoked. A certificate
 // that is named twice is one target.
-func readTargets(ctx context.Context, o *options) ([]*target, error) {
-	var targets []*target
-	seen := map[string]bool{}
-	add := func(t *target) {
-		if key := t.serial.String(); !seen[key] {
-			seen[key] = true
-			targets = append(targets, t)
-		}
-	}
-	// Certificates first: where one is also named by number, more is known of it.
+func readTargets(ctx context.Context, o *options) (*targets, error) {
+	t := &targets{index: map[serialNumber]uint32{}}
 	for _, file := range o.certFiles {
 		certs, err := readBundle(ctx, file, "--cert")
 		if err != nil {
 			return nil, err
 		}
-		if certs[0].IsCA {
+		serial, ok := serialOf(certs[0].SerialNumber)
+		switch {
+		case certs[0].IsCA:
 			return nil, usagef("the first certificate in %s is that of a CA (%s)", file, certs[0].Subject).
 				hint("step-ca revokes the certificates that it issues, not those of CAs")
+		case !ok:
+			return nil, usagef("the certificate in %s has no valid serial number", file).hint(serialBounds)
 		}
-		add(&target{certs[0].SerialNumber, certs[0], certs[1:], file})
+		t.add(serial, certificateOf(certs[0], file))
+		o.clientChain = certs
 	}
-	if len(o.serials) == 0 && len(o.certFiles) == 0 {
-		serial, err := ask(ctx, "a serial number or --cert", "What is the serial number of the certificate to revoke? (`step certificate inspect FILE` shows it)",
+	if len(o.serials) == 0 && len(o.certFiles) == 0 && o.from == "" {
+		serial, err := ask(ctx, "a serial number, --cert or --from", "What is the serial number of the certificate to revoke? (`step certificate inspect FILE` shows it)",
 			func(s string) error { _, err := parseSerial(s); return err })
 		if err != nil {
 			return nil, err
@@ -61,201 +95,116 @@ func readTargets(ctx context.Context, o *options) ([]*target, error) {
 	}
 	for _, arg := range o.serials {
 		serial, err := parseSerial(arg)
-		if err != nil {
-			return nil, err
-		}
-		if serial.BitLen() < minSerialBits && !o.allowUnknown {
-			return nil, usagef("the serial number %s is too small for an X.509 certificate of step-ca, whose serial numbers are 128 random bits", serial).
-				hint("for an SSH certificate use 'step ssh revoke'; if it really is an X.509 certificate of this CA, add --allow-unknown")
-		}
-		add(&target{serial: serial, source: arg})
-	}
-	return targets, nil
-}
-
-// readBundle reads all certificates of the file that a flag names. Its errors
-// say what is in the file instead, but never show it: it may be a key.
-func readBundle(ctx context.Context, file, flag string) ([]*x509.Certificate, error) {
-	data, err := readBounded(ctx, file, maxBundle)
-	switch {
-	case errors.Is(err, errInterrupted):
-		return nil, err
-	case err != nil:
-		return nil, usagef("reading the certificate: %w", err)
-	}
-	certs, err := pemutil.ParseCertificateBundle(data)
-	if err == nil {
-		return certs, nil
-	}
-	block, _ := pem.Decode(data)
-	hint := flag + " names a PEM file with a certificate in it"
-	switch {
-	case len(bytes.TrimSpace(data)) == 0:
-		return nil, usagef("%s is empty", file).hint("%s", hint)
-	case block == nil:
-		return nil, usagef("%s is not a certificate", file).hint("%s", hint)
-	case block.Type == "CERTIFICATE":
-		return nil, usagef("the certificate in %s is malformed", file).hint("%s", hint)
-	}
-	return nil, usagef("%s holds no certificate, but PEM of type %q", file, clip(block.Type, 64)).hint("%s", hint)
-}
-
-// clientCertificate is the certificate of --cert with the key of --key, for
-// mTLS. The rest of the certificate's file goes with it as its chain.
-func clientCertificate(ctx context.Context, o *options, t *target) (*tls.Certificate, error) {
-	file, leaf := t.source, t.cert
-	switch now := time.Now(); {
-	case now.After(leaf.NotAfter):
-		return nil, usagef("the certificate in %s expired at %s and cannot authorize its own revocation", file, leaf.NotAfter.UTC().Format(time.RFC3339)).
-			hint("leave out --key to revoke it with a provisioner")
-	case now.Before(leaf.NotBefore):
-		return nil, usagef("the certificate in %s is not valid before %s", file, leaf.NotBefore.UTC().Format(time.RFC3339)).
-			hint("check the clock, or leave out --key to revoke it with a provisioner")
-	}
-	key, err := readKey(ctx, o.keyFile, o.keyPasswordFile, keyFlags{"--key", "--cert", "--key-password-file"})
-	if err != nil {
-		return nil, err
-	}
-	if !isKeyPair(key, leaf) {
-		return nil, usagef("the key in %s does not belong to the certificate in %s", o.keyFile, file)
-	}
-	client := &tls.Certificate{PrivateKey: key, Leaf: leaf, Certificate: [][]byte{leaf.Raw}}
-	for _, c := range t.chain {
-		client.Certificate = append(client.Certificate, c.Raw)
-	}
-	return client, nil
-}
-
-// isKeyPair tells whether a key is that of a certificate.
-func isKeyPair(key crypto.Signer, cert *x509.Certificate) bool {
-	public, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool })
-	return ok && public.Equal(cert.PublicKey)
-}
-
-// The most bytes that a file may have: with certificates, and with a key, a
-// password or a token.
-const (
-	maxBundle = 16 << 20
-	maxSecret = 1 << 20
-)
-
-// readBounded reads a file of so many bytes at most. It may be a pipe that
-// nobody writes to: a signal ends the wait.
-func readBounded(ctx context.Context, file string, limit int64) ([]byte, error) {
-	var data []byte
-	read := make(chan error, 1)
-	go func() {
-		f, err := os.Open(file)
 		if err == nil {
-			defer f.Close()
-			data, err = io.ReadAll(io.LimitReader(f, limit+1))
+			err = o.checkSize(serial)
 		}
-		if err == nil && int64(len(data)) > limit {
-			err = fmt.Errorf("%s has more than %d bytes", file, limit)
-		}
-		read <- err
-	}()
-	select {
-	case err := <-read:
-		return data, err
-	case <-ctx.Done():
-		return nil, errInterrupted
-	}
-}
-
-// readSecret reads a file that nobody else should be able to read.
-func readSecret(ctx context.Context, file, what string) ([]byte, error) {
-	if strings.Contains(file, "PRIVATE KEY") || strings.HasPrefix(file, "{") || strings.HasPrefix(file, "eyJ") {
-		return nil, usagef("in place of the name of a file stands %s itself", what).
-			hint("it can be seen in the list of processes: write it to a file, or use <(…) of the shell")
-	}
-	info, statErr := os.Stat(file)
-	data, err := readBounded(ctx, file, maxSecret)
-	switch {
-	case errors.Is(err, errInterrupted):
-		return nil, err
-	case err != nil:
-		return nil, usagef("reading %s: %w", what, err)
-	}
-	if statErr == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o004 != 0 && runtime.GOOS != "windows" {
-		sayMarked(warn, "%s can be read by everybody on this host (mode %#o)", file, info.Mode().Perm())
-	}
-	return data, nil
-}
-
-// keyFlags are the flags that go together with a private key.
-type keyFlags struct{ key, cert, password string }
-
-// readKey reads a private key in PEM. If it is encrypted and no password is
-// given it asks for one.
-func readKey(ctx context.Context, file, passwordFile string, flags keyFlags) (crypto.Signer, error) {
-	data, err := readSecret(ctx, file, "the private key")
-	if err != nil {
-		return nil, err
-	}
-	var notAsked error
-	opts := []pemutil.Options{pemutil.WithFilename(file), pemutil.WithFirstBlock(),
-		pemutil.WithPasswordPrompt("Please enter the password to decrypt "+file, func(question string) (typed []byte, err error) {
-			typed, notAsked = askPassword(ctx, flags.password, question)
-			return typed, notAsked
-		})}
-	if passwordFile != "" {
-		password, err := readPassword(ctx, passwordFile)
 		if err != nil {
 			return nil, err
 		}
-		opts = append(opts, pemutil.WithPassword(password))
+		t.add(serial, nil)
 	}
-	key, err := pemutil.ParseKey(data, opts...)
-	hint := fmt.Sprintf("%s names a PEM file with the private key of the certificate in %s", flags.key, flags.cert)
-	switch {
-	case notAsked != nil:
-		return nil, notAsked
-	case errors.Is(err, x509.IncorrectPasswordError) && passwordFile != "":
-		return nil, usagef("the password in %s does not fit the key in %s", passwordFile, file)
-	case errors.Is(err, x509.IncorrectPasswordError):
-		return nil, usagef("the password does not fit the key in %s", file)
-	case err != nil:
-		return nil, usagef("%s is not a private key that can be read: %w", file, err).hint("%s", hint)
+	if o.from == "" {
+		return t, nil
 	}
-	signer, ok := key.(crypto.Signer)
-	if !ok {
-		return nil, usagef("%s holds no private key that can sign", file).hint("%s", hint)
-	}
-	return signer, nil
+	return t, readFrom(ctx, o, t)
 }
 
-// readPassword reads a password from a file; white space at its end is not
-// part of it, as with step.
-func readPassword(ctx context.Context, file string) ([]byte, error) {
-	data, err := readSecret(ctx, file, "the password")
-	if err != nil {
-		return nil, err
+// checkSize refuses what cannot be the serial number of an X.509 certificate of
+// step-ca.
+func (o *options) checkSize(serial serialNumber) error {
+	if !serial.small() || o.allowUnknown {
+		return nil
 	}
-	password := bytes.TrimRight(data, " \t\r\n\v\f")
-	if len(password) == 0 {
-		return nil, usagef("the password file %s is empty", file)
+	return usagef("the serial number %s is too small for an X.509 certificate of step-ca, whose serial numbers are 128 random bits", serial).
+		hint("for an SSH certificate use 'step ssh revoke'; if it really is an X.509 certificate of this CA, add --allow-unknown")
+}
+
+// shownTargets is how many targets a question shows.
+const shownTargets = 5
+
+// confirmTargets asks whether to revoke what nobody has typed one by one.
+func confirmTargets(ctx context.Context, o *options, list []target, left int) error {
+	if o.from == "" || o.force || o.dryRun {
+		return nil
 	}
-	return password, nil
+	if err := checkTerminal("--force"); err != nil {
+		return err
+	}
+	say("%s to be revoked:", count(left, "certificate is", "certificates are"))
+	say("  CA: %s", o.caName())
+	say("  Reason: %s", describeReason(o.reasonCode.code, o.reason))
+	shown := 0
+	for _, t := range list {
+		if t.done {
+			continue
+		}
+		if shown++; shown > shownTargets && left > shown {
+			say("  … and %s more", humanize.Comma(int64(left-shown+1)))
+			break
+		}
+		if line := "  " + t.serial.String(); t.cert != nil {
+			say("%s %s", line, t.cert.subject)
+		} else {
+			say("%s", line)
+		}
+	}
+	yes, err := confirm(ctx, "--force", "Revoke "+count(left, "certificate", "certificates")+"?")
+	if err == nil && !yes {
+		err = errNotConfirmed
+	}
+	return err
+}
+
+var errNotConfirmed = failf("not confirmed: nothing was revoked")
+
+// count is a number with what it counts.
+func count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return humanize.Comma(int64(n)) + " " + many
 }
 
 // checkIssued makes sure that the CA has issued every certificate in hand.
 // Whether it has expired does not matter.
-func checkIssued(ctx context.Context, o *options, ca authority, targets []*target) error {
-	if o.allowUnknown || !slices.ContainsFunc(targets, func(t *target) bool { return t.cert != nil }) {
+func checkIssued(ctx context.Context, o *options, ca authority, list []target) error {
+	if !slices.ContainsFunc(list, func(t target) bool { return t.cert != nil && t.cert.der != nil }) {
 		return nil
 	}
-	issuers, err := ca.Issuers(ctx)
-	if err != nil {
-		return err
-	}
-	for _, t := range targets {
-		if t.cert != nil && !issuedByAny(t.cert, issuers) {
-			return failf("the certificate in %s was not issued by this CA but by %q", t.source, t.cert.Issuer).
-				hint("revoke it at its own CA; --allow-unknown tries it here all the same")
+	var issuers []*x509.Certificate
+	if !o.allowUnknown {
+		var err error
+		if issuers, err = ca.Issuers(ctx); err != nil {
+			return err
 		}
 	}
-	return nil
+	var first *problem
+	others := 0
+	for i := range list {
+		known := list[i].cert
+		if known == nil || known.der == nil {
+			continue
+		}
+		cert, err := x509.ParseCertificate(known.der)
+		if err != nil {
+			return err
+		}
+		known.der = nil
+		switch {
+		case o.allowUnknown || issuedByAny(cert, issuers):
+		case first != nil:
+			others++
+		default:
+			first = failf("the certificate in %s was not issued by this CA but by %q", known.source, cert.Issuer)
+		}
+	}
+	if first == nil {
+		return nil
+	}
+	if others > 0 {
+		first.error = fmt.Errorf("%w, and %s", first.error, count(others, "other was not either", "others were not either"))
+	}
+	return first.hint("revoke it at its own CA; --allow-unknown tries it here all the same")
 }
 
 func issuedByAny(cert *x509.Certificate, issuers []*x509.Certificate) bool {

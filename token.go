@@ -68,17 +68,17 @@ func readToken(ctx context.Context, raw, file string, given map[string]bool) (*g
 }
 
 // check finds out whether the token can do what is asked, before it is spent.
-func (t *givenToken) check(targets []*target) error {
-	if len(targets) != 1 {
-		return usagef("a token revokes one certificate, not %d", len(targets)).hint("leave out the token to revoke several with a provisioner")
+func (t *givenToken) check(list []target) error {
+	if len(list) != 1 {
+		return usagef("a token revokes one certificate, not %d", len(list)).hint("leave out the token to revoke several with a provisioner")
 	}
-	serial := targets[0].serial.String()
+	serial := list[0].serial.String()
 	makeOne := "make one with: step ca token " + serial + " --revoke" // in this order: step takes a word after --revoke for its value
 	purpose := tokenPurpose(t.claims.Audience)
 	switch subject := t.claims.Subject; {
 	case purpose != "":
 		return usagef("the token is for %s, not for revoking an X.509 certificate", purpose).hint("%s", makeOne)
-	case subject != serial && sameSerial(subject, targets[0].serial):
+	case subject != serial && sameSerial(subject, list[0].serial):
 		return usagef("the token is for this serial number in another form (%s), which step-ca does not accept", subject).hint("%s", makeOne)
 	case subject != serial:
 		return usagef("the token is for %q, not for the serial number %s", clip(subject, 64), serial).hint("%s", makeOne)
@@ -121,9 +121,9 @@ func tokenPurpose(audience jose.Audience) string {
 }
 
 // sameSerial tells whether a token's subject means a serial number.
-func sameSerial(subject string, serial *big.Int) bool {
+func sameSerial(subject string, serial serialNumber) bool {
 	for _, base := range []int{0, 16} {
-		if n, ok := new(big.Int).SetString(strings.ReplaceAll(subject, ":", ""), base); ok && n.Cmp(serial) == 0 {
+		if n, ok := new(big.Int).SetString(strings.ReplaceAll(subject, ":", ""), base); ok && n.Cmp(serial.big()) == 0 {
 			return true
 		}
 	}

@@ -20,7 +20,7 @@ type record struct {
 // evidence is what a CA has on record, at one moment.
 type evidence interface {
 	// Lookup finds the record of a serial number in decimal; nil is none.
-	Lookup(serial string) (*record, error)
+	Lookup(ctx context.Context, serial string) (*record, error)
 	// Missing says why something is not in the CRL, and when it will be.
 	Missing() error
 }
@@ -31,56 +31,6 @@ const crlGrace = time.Hour
 
 const noCRLHint = "\"crl\" in its ca.json turns CRLs on; without one only the CA knows, and does not renew the certificate"
 
-// verify looks every outcome up in what the CA has on record. Its error has the
-// code 3: what is revoked cannot be proven to be. Where nothing is known to be
-// revoked it is 1.
-func verify(ctx context.Context, ca authority, outcomes []*outcome) error {
-	found, err := ca.Evidence(ctx)
-	if err != nil {
-		return unproven(outcomes, err)
-	}
-	missing, mayHaveExpired := 0, false
-	for _, o := range outcomes {
-		r, err := found.Lookup(o.target.serial.String())
-		if err != nil {
-			return unproven(outcomes, err)
-		}
-		o.setRecord(r)
-		if o.verified == nil {
-			sayMarked(warn, "serial number %s need not be in the CA's CRL, and is not: the certificate has expired", o.target.serial)
-		}
-		if o.done() && o.verified != nil && !*o.verified {
-			missing++
-			mayHaveExpired = mayHaveExpired || o.target.cert == nil
-		}
-	}
-	if missing == 0 {
-		return nil
-	}
-	p := passOn(found.Missing(), exitIncomplete, count(missing)+" accepted, but not proven")
-	if mayHaveExpired {
-		p.hint("a CRL leaves out what expired more than an hour ago, which only --cert or --offline would show")
-	}
-	return p
-}
-
-// unproven is the problem that nothing could be looked up.
-func unproven(outcomes []*outcome, err error) *problem {
-	accepted := 0
-	for _, o := range outcomes {
-		switch {
-		case o.done():
-			accepted++
-		case o.status == statusPlanned:
-			o.status, o.err = statusUnknown, err // nobody has looked
-		}
-	}
-	if accepted == 0 {
-		return passOn(err, exitFailed, "what is on record cannot be looked up")
-	}
-	return passOn(err, exitIncomplete, count(accepted)+" accepted, but not proven")
-}
-
 // passOn says what an error means here, and keeps its hints.
 func passOn(err error, code int, what string) *problem {
 	p := &problem{error: fmt.Errorf("%s: %w", what, err), code: code}
@@ -89,32 +39,6 @@ func passOn(err error, code int, what string) *problem {
 		p.hints = slices.Clone(inner.hints)
 	}
 	return p
-}
-
-// count is a number of revocations, with its verb.
-func count(n int) string {
-	if n == 1 {
-		return "1 revocation is"
-	}
-	return fmt.Sprintf("%d revocations are", n)
-}
-
-// setRecord takes over what is on record, or that nothing is. What a CRL need
-// not list, and does not, says nothing.
-func (o *outcome) setRecord(r *record) {
-	o.record = r
-	if r != nil && !o.done() {
-		o.status, o.err = statusAlreadyRevoked, nil
-	}
-	if listed := r != nil && r.listed; listed || !o.expired() {
-		o.verified = &listed
-	}
-}
-
-// expired tells whether the certificate is known to have expired so long ago
-// that a CRL need not list it.
-func (o *outcome) expired() bool {
-	return o.target.cert != nil && time.Now().After(o.target.cert.NotAfter.Add(crlGrace))
 }
 
 // A signedList is a CRL (RFC 5280, section 5).
@@ -144,7 +68,7 @@ func readCRL(der []byte, issuers []*x509.Certificate) (*signedList, error) {
 	return &signedList{list, entries}, nil
 }
 
-func (l *signedList) Lookup(serial string) (*record, error) {
+func (l *signedList) Lookup(_ context.Context, serial string) (*record, error) {
 	if r, ok := l.entries[serial]; ok {
 		return &r, nil
 	}
@@ -155,6 +79,3 @@ func (l *signedList) Missing() error {
 	return failf("the CA's CRL, number %v of %s, does not have it yet", l.list.Number, stamp(l.list.ThisUpdate)).
 		hint("the CA makes its next CRL by %s; --dry-run --verify looks again", stamp(l.list.NextUpdate))
 }
-
-// stamp is a time as people and programs read it.
-func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
