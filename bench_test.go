@@ -3,23 +3,38 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"math/big"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/smallstep/certificates/api"
+	authoritypkg "github.com/smallstep/certificates/authority"
+	"github.com/smallstep/certificates/authority/provisioner"
+	"go.step.sm/crypto/jose"
 )
 
 // TestBench runs the scripts in testdata/bench, with the binary as it is
-// released and one command more than the other scripts have:
+// released and a few commands more than the other scripts have:
 //
 //	ratio NAME LIMIT RUNS OURS THEIRS
 //	    Run the commands OURS and THEIRS in turn, each with a new serial number,
@@ -27,6 +42,20 @@ import (
 //	    them, or a shell script, NAME.sh, which finds it in $serial. The median
 //	    of OURS may be at most LIMIT times that of THEIRS: a ratio within one
 //	    run, which other machines can be held to.
+//	bare-client LEAST N ROUNDS
+//	    Revoke N serial numbers online in one run, and N others with a client that
+//	    does nothing but post tokens that were signed beforehand, at the same
+//	    concurrency: the CA's ceiling. In ROUNDS turns, an odd number; we must reach
+//	    LEAST times its rate. What a run takes before and after the revocations,
+//	    the other benchmarks measure.
+//	bare-authority LEAST N ROUNDS
+//	    The same offline, against calls of the authority in this process.
+//	pairs LEAST N ROUNDS
+//	    The same online, per revocation, against 80 pairs of step ca token and step
+//	    ca revoke that xargs -P 8 runs.
+//	memory MOST N ARGS...
+//	    Run the plugin with these arguments on N serial numbers; it may take MOST
+//	    megabytes of memory.
 func TestBench(t *testing.T) {
 	dir := t.TempDir()
 	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, "step-revoke-plugin"), ".")
@@ -36,6 +65,10 @@ func TestBench(t *testing.T) {
 	}
 	params := scriptParams("testdata/bench")
 	params.Cmds["ratio"] = cmdRatio
+	params.Cmds["bare-client"] = cmdBareClient
+	params.Cmds["bare-authority"] = cmdBareAuthority
+	params.Cmds["pairs"] = cmdPairs
+	params.Cmds["memory"] = cmdMemory
 	params.Setup = func(env *testscript.Env) error {
 		err := setupScript(env)
 		env.Setenv("PATH", dir+":"+env.Getenv("PATH"))
@@ -72,6 +105,193 @@ func cmdRatio(ts *testscript.TestScript, neg bool, args []string) {
 	fmt.Printf("%-45s %8.1f ms / %8.1f ms = %.2f (at most %.2f)\n", args[0], ms(ours), ms(theirs), ratio, limit)
 	if ratio > limit {
 		ts.Fatalf("%s: the ratio is %.2f, more than %.2f", args[0], ratio, limit)
+	}
+}
+
+// A revocation is what a bare client sends.
+type revocation struct{ serial, token string }
+
+// signed makes tokens for N new serial numbers.
+func signed(ts *testscript.TestScript, audience string, n int) []revocation {
+	data, err := os.ReadFile(filepath.Join(current(ts).dir, "provisioner-key"))
+	ts.Check(err)
+	key, err := jose.ParseKey(data)
+	ts.Check(err)
+	p, err := newProvisionerKey(&provisioner.JWK{Name: "admin"}, audience, key, "kid", key.KeyID)
+	ts.Check(err)
+	list := make([]revocation, n)
+	for i, serial := range newSerials(n) {
+		signed, err := p.Token(serial)
+		ts.Check(err)
+		list[i] = revocation{serial, signed}
+	}
+	return list
+}
+
+// listOfSerials writes N new serial numbers to a file.
+func listOfSerials(ts *testscript.TestScript, n int) (file string) {
+	file = ts.MkAbs("serials")
+	ts.Check(os.WriteFile(file, []byte(strings.Join(newSerials(n), "\n")), 0o600))
+	return file
+}
+
+// concurrently calls a function for each revocation, so many at the same time,
+// and returns how long that takes.
+func concurrently(ts *testscript.TestScript, concurrency int, list []revocation, revoke func(revocation) error) time.Duration {
+	var next atomic.Int64
+	var group sync.WaitGroup
+	errs := make([]error, concurrency)
+	start := time.Now()
+	for i := range errs {
+		group.Go(func() {
+			for n := next.Add(1); n <= int64(len(list)); n = next.Add(1) {
+				errs[i] = errors.Join(errs[i], revoke(list[n-1]))
+			}
+		})
+	}
+	group.Wait()
+	elapsed := time.Since(start)
+	ts.Check(errors.Join(errs...))
+	return elapsed
+}
+
+// timed runs the plugin on N new serial numbers. It returns how long that takes
+// from its start to its end, and how long the revocations do, as it says itself.
+func timed(ts *testscript.TestScript, n int, args ...string) (all, revocations time.Duration) {
+	args = append(args, "--force", "--provisioner-password-file", "ca/provisioner-password", "--from", listOfSerials(ts, n))
+	start := time.Now()
+	ts.Check(ts.Exec("step-revoke-plugin", args...))
+	all = time.Since(start)
+	said := regexp.MustCompile(`not attempted; (\S+), `).FindStringSubmatch(ts.ReadFile("stderr"))
+	if said == nil {
+		ts.Fatalf("there is no summary")
+	}
+	revocations, err := time.ParseDuration(said[1])
+	ts.Check(err)
+	return all, revocations
+}
+
+// turns are the numbers that three of the commands are given.
+func turns(ts *testscript.TestScript, args []string) (least float64, n, rounds int) {
+	if len(args) != 3 {
+		ts.Fatalf("usage: LEAST N ROUNDS")
+	}
+	least, err := strconv.ParseFloat(args[0], 64)
+	ts.Check(err)
+	n, err = strconv.Atoi(args[1])
+	ts.Check(err)
+	rounds, err = strconv.Atoi(args[2])
+	ts.Check(err)
+	return least, n, rounds
+}
+
+// atLeast compares how long the same work takes us and them, in turns: the
+// ratio is the median of those of each turn.
+func atLeast(ts *testscript.TestScript, name string, ours, theirs []time.Duration, n int, least float64) {
+	var ratios []float64
+	for i := range ours {
+		ratios = append(ratios, float64(theirs[i])/float64(ours[i]))
+	}
+	slices.Sort(ratios)
+	ratio := ratios[len(ratios)/2]
+	fmt.Printf("%-45s %8.0f /s / %8.0f /s = %.2f (at least %.2f; all: %.2f)\n", name,
+		float64(n)/median(ours).Seconds(), float64(n)/median(theirs).Seconds(), ratio, least, ratios)
+	if ratio < least {
+		ts.Fatalf("%s: the ratio is %.2f, less than %.2f", name, ratio, least)
+	}
+}
+
+func cmdBareClient(ts *testscript.TestScript, _ bool, args []string) {
+	least, n, rounds := turns(ts, args)
+	ca := current(ts)
+	root, err := certificateIn(filepath.Join(ca.dir, "certs", "root_ca.crt"))
+	ts.Check(err)
+	pool := x509.NewCertPool()
+	pool.AddCert(root)
+	var ours, theirs []time.Duration
+	for range rounds {
+		list := signed(ts, "https://"+ca.address+"/1.0/revoke", n)
+		client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true}}
+		post := func(r revocation) error {
+			body, err := json.Marshal(&api.RevokeRequest{Serial: r.serial, OTT: r.token, Passive: true})
+			if err != nil {
+				return err
+			}
+			resp, err := client.Post("https://"+ca.address+"/1.0/revoke", "application/json", bytes.NewReader(body))
+			if err != nil {
+				return err
+			}
+			defer resp.Body.Close()
+			_, err = io.Copy(io.Discard, resp.Body)
+			if err == nil && resp.StatusCode != http.StatusOK {
+				err = errors.New(resp.Status)
+			}
+			return err
+		}
+		ts.Check(post(list[0])) // one connection for all
+		theirs = append(theirs, concurrently(ts, defaultConcurrency, list[1:], post))
+		client.CloseIdleConnections()
+		_, revocations := timed(ts, n)
+		ours = append(ours, revocations)
+	}
+	atLeast(ts, "online, against a bare client", ours, theirs, n, least)
+}
+
+func cmdBareAuthority(ts *testscript.TestScript, _ bool, args []string) {
+	least, n, rounds := turns(ts, args)
+	o := &options{offline: true, caConfig: filepath.Join(current(ts).dir, "config", "ca.json"), allowUnknown: true, timeout: time.Minute}
+	var ours, theirs []time.Duration
+	for range rounds {
+		o.ca, o.roots = nil, nil
+		ts.Check(readCAConfig(o))
+		ctx := context.Background()
+		f, err := newOffline(ctx, o, nil)
+		ts.Check(err)
+		ts.Check(f.Open(ctx, nil))
+		list := signed(ts, f.Audience(), n) // not before: they would count as older than the CA
+		ctx = provisioner.NewContextWithMethod(ctx, provisioner.RevokeMethod)
+		theirs = append(theirs, concurrently(ts, filesConcurrency, list, func(r revocation) error {
+			if _, err := f.authority.Authorize(ctx, r.token); err != nil {
+				return err
+			}
+			return f.authority.Revoke(ctx, &authoritypkg.RevokeOptions{Serial: r.serial, OTT: r.token, PassiveOnly: true})
+		}))
+		ts.Check(f.Close(ctx))
+		_, revocations := timed(ts, n, "--offline", "--allow-unknown")
+		ours = append(ours, revocations)
+	}
+	atLeast(ts, "offline, against the bare authority", ours, theirs, n, least)
+}
+
+func cmdPairs(ts *testscript.TestScript, _ bool, args []string) {
+	least, n, rounds := turns(ts, args)
+	const pairs = 80
+	var ours, theirs []time.Duration
+	for range rounds {
+		listOfSerials(ts, pairs)
+		start := time.Now()
+		ts.Check(ts.Exec("sh", "-ec", `xargs -P 8 -n 1 sh pair.sh <serials`))
+		theirs = append(theirs, time.Since(start)*time.Duration(n)/pairs)
+		all, _ := timed(ts, n)
+		ours = append(ours, all)
+	}
+	atLeast(ts, "online, against xargs -P 8 over step's pair", ours, theirs, n, least)
+}
+
+func cmdMemory(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) < 3 {
+		ts.Fatalf("usage: memory MOST N ARGS...")
+	}
+	most, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	ts.Check(ts.Exec("peak", append([]string{"step-revoke-plugin"}, append(args[2:], "--from", listOfSerials(ts, n))...)...))
+	peak, err := strconv.ParseInt(strings.TrimSpace(ts.ReadFile("stdout")), 10, 64)
+	ts.Check(err)
+	fmt.Printf("%-45s %8d MB (at most %d)\n", fmt.Sprintf("memory, %d serial numbers %v", n, args[2:]), peak, most)
+	if peak > int64(most) {
+		ts.Fatalf("%d MB, more than %d", peak, most)
 	}
 }
 

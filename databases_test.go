@@ -65,6 +65,8 @@ func condition(name string) (bool, error) {
 	case "sudo":
 		_, err = exec.LookPath("sudo")
 		return err == nil, nil
+	case "tmpfs":
+		err = exec.Command("unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt").Run()
 	case "netns":
 		err = exec.Command("sh", "-c", withoutNetwork, "sh", "true").Run()
 	case "postgresql", "mysql":

@@ -20,6 +20,8 @@ package main
 //	    Start step-ca and return when it serves; its log is $WORK/ca.log.
 //	ca stop, ca restart
 //	    Have step-ca shut down in good order, as before an offline revocation.
+//	ca kill
+//	    Kill step-ca.
 //	ca use NAME
 //	    Go on with another CA, in $WORK/NAME; its variables are $NAME_url, ….
 //	issue NAME... [flags of step ca certificate]
@@ -40,8 +42,8 @@ package main
 //	exits CODE PROGRAM [args...]
 //	    Like exec, but the exit code must be this one.
 //
-// More of them are in databases_test.go and, for connections that break, in
-// proxy_test.go.
+// More of them are in databases_test.go, for connections that break in
+// proxy_test.go, and for many certificates in mass_test.go.
 //
 // And one program, for dialogues at a terminal:
 //
@@ -101,6 +103,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(suite{m}, map[string]func(){
 		"step-revoke-plugin": main,
 		"at-terminal":        terminalMain,
+		"peak":               peakMain,
 		"upon":               uponMain,
 		"within":             withinMain,
 	})
@@ -190,17 +193,18 @@ func scriptParams(dir string) testscript.Params {
 		Dir:   dir,
 		Setup: setupScript,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"ca":        cmdCA,
-			"issue":     cmdIssue,
-			"refused":   cmdRefused,
-			"renews":    cmdRenews,
-			"crl":       cmdCRL,
-			"recorded":  cmdRecorded,
-			"snapshot":  cmdSnapshot,
-			"unchanged": cmdUnchanged,
-			"exits":     cmdExits,
-			"objects":   cmdObjects,
-			"expired":   cmdExpired,
+			"ca":           cmdCA,
+			"issue":        cmdIssue,
+			"refused":      cmdRefused,
+			"renews":       cmdRenews,
+			"crl":          cmdCRL,
+			"recorded":     cmdRecorded,
+			"all-recorded": cmdAllRecorded,
+			"snapshot":     cmdSnapshot,
+			"unchanged":    cmdUnchanged,
+			"exits":        cmdExits,
+			"objects":      cmdObjects,
+			"expired":      cmdExpired,
 
 			"excerpt":   cmdExcerpt,
 			"job":       cmdJob,
@@ -213,6 +217,11 @@ func scriptParams(dir string) testscript.Params {
 			"give":       cmdGive,
 			"listen":     cmdListen,
 			"query":      cmdQuery,
+
+			"killed":    cmdKilled,
+			"journaled": cmdJournaled,
+			"lines":     cmdLines,
+			"serials":   cmdSerials,
 
 			"await":  cmdAwait,
 			"faults": cmdFaults,
@@ -343,6 +352,8 @@ func cmdCA(ts *testscript.TestScript, neg bool, args []string) {
 		err = ca.startAnywhere(ts)
 	case "stop":
 		err = ca.stop()
+	case "kill":
+		err = ca.kill()
 	case "restart":
 		ts.Check(ca.stop())
 		err = ca.start()
@@ -623,6 +634,15 @@ func tell[T any](c chan<- T, v T) {
 	case c <- v:
 	default:
 	}
+}
+
+// kill ends a running step-ca at once.
+func (ca *scriptCA) kill() error {
+	cmd := ca.process
+	ca.process = nil
+	err := cmd.Process.Kill()
+	<-ca.gone
+	return err
 }
 
 // stop has a running step-ca shut down, and returns when its process is gone.

@@ -109,7 +109,7 @@ func fakeCA(t *testing.T, server *httptest.Server) *online {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ca, err := newOnline(context.Background(), &options{caURL: u, roots: []*x509.Certificate{server.Certificate()}}, nil)
+	ca, err := newOnline(context.Background(), &options{caURL: u, roots: []*x509.Certificate{server.Certificate()}, timeout: time.Minute}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,6 +27,8 @@ package main
 //	        reset       reset the connection
 //	        hold        wait for "faults NAME held go", and hand on then
 //	        leave       let the CA answer, and refuse all connections from then on
+//	        chaos       lose one reply in five, reset the connection of one request
+//	                    in ten, and take up to 10 ms more than the CA
 //	    and those of a relay pass, reset, silent (accept and say nothing), lose
 //	    (reset when the CA's log shows that it has answered a revocation) and
 //	    stop=TEXT (hand on nothing any more from where the client sends the text).
@@ -52,6 +54,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -70,7 +73,7 @@ import (
 )
 
 // slack is added to what the program is allowed to take: the machine is busy.
-const slack = 2 * time.Second
+const slack = 3 * time.Second
 
 // faulty is what a proxy and a relay have in common.
 type faulty struct {
@@ -172,7 +175,7 @@ func cmdProxy(ts *testscript.TestScript, neg bool, args []string) {
 	pool.AddCert(root)
 	p := &proxy{faulty: f, client: http.Client{
 		Timeout:   tooLong,
-		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, DisableKeepAlives: true},
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true},
 	}}
 	server := &http.Server{
 		Handler: p,
@@ -202,6 +205,14 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "hang":
 		<-r.Context().Done()
 		panic(http.ErrAbortHandler)
+	case "chaos":
+		time.Sleep(mathrand.N(10 * time.Millisecond)) // the latency
+		switch n := mathrand.N(100); {
+		case n < 10:
+			resetConnection(r)
+		case n < 30:
+			fault = "drop"
+		}
 	case "hold":
 		for p.next("held") != "go" {
 			time.Sleep(10 * time.Millisecond)
@@ -245,6 +256,8 @@ func (p *proxy) forward(w http.ResponseWriter, r *http.Request, body []byte, fau
 		return
 	case "lose":
 		resetConnection(r)
+	case "drop":
+		panic(http.ErrAbortHandler)
 	case "leave":
 		p.listener.Close()
 		w.Header().Set("Connection", "close")

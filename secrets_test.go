@@ -26,7 +26,6 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/smallstep/certificates/authority/provisioner"
-	"github.com/smallstep/cli-utils/token"
 	"go.step.sm/crypto/jose"
 	"go.step.sm/crypto/pemutil"
 )
@@ -219,7 +218,8 @@ func prepareFlows(ts *testscript.TestScript) *flowFixtures {
 	admin, err := jose.ParseKey(plain)
 	ts.Check(err)
 	f.addKey(admin.Key)
-	f.signer = &provisionerKey{&provisioner.JWK{Name: "admin"}, ts.Getenv("ca_url") + "/1.0/revoke", admin, token.WithKid(ts.Getenv("ca_kid"))}
+	f.signer, err = newProvisionerKey(&provisioner.JWK{Name: "admin"}, ts.Getenv("ca_url")+"/1.0/revoke", admin, "kid", ts.Getenv("ca_kid"))
+	ts.Check(err)
 	f.write("admin.jwk", plain)
 	f.write("garbage.jwk", plain[:len(plain)-5])
 	f.write("encrypted.jwk", []byte(encrypted))

@@ -126,14 +126,53 @@ hint: for an SSH certificate use 'step ssh revoke'; if it really is an X.509 cer
 hint: use --token-file FILE, or --token`},
 	{"$admin $victim nonsense", 2, `error: "nonsense" is not a serial number
 hint: write it in decimal, in hexadecimal with 0x in front, or as hexadecimal bytes with colons between them`},
-	{"$admin", 2, `error: a serial number or --cert is missing, and there is no terminal to ask for it`},
+	{"$admin", 2, `error: a serial number, --cert or --from is missing, and there is no terminal to ask for it`},
 	{"--token-file good.token $victim $friend", 2, `error: a token revokes one certificate, not 2
 hint: leave out the token to revoke several with a provisioner`},
-	{"--token-file good.token", 2, `error: a serial number or --cert is missing, and there is no terminal to ask for it`},
+	{"--token-file good.token", 2, `error: a serial number, --cert or --from is missing, and there is no terminal to ask for it`},
 	{"--cert victim.crt --key victim.key $victim", 2, `error: --key goes with the certificate in --cert alone, not with serial numbers
 hint: leave out --key to revoke several with a provisioner`},
 	{"--cert victim.crt --cert friend.crt --key victim.key", 2, `error: --key goes with one --cert, not with 2
 hint: leave out --key to revoke several with a provisioner`},
+
+	// Many certificates.
+	{"$admin --from none", 2, `error: reading what to revoke: open none: no such file or directory`},
+	{"$admin --from ca", 2, `error: reading what to revoke: read ca: is a directory`},
+	{"$admin --from ''", 2, `error: --from has no value`},
+	{"$admin $victim --from", 2, `error: --from has no value`},
+	{"$admin --from blank --from blank", 2, `error: --from is given twice`},
+	{"$admin --from blank", 2, `error: blank names no certificate at all
+hint: has the program that should have written it failed?
+hint: a file of --from holds serial numbers, one a line, or PEM certificates, or the output of --format json`},
+	{"$admin --from victim.key", 2, `error: victim.key holds no certificate, but PEM of type "EC PRIVATE KEY"
+hint: a file of --from holds serial numbers, one a line, or PEM certificates, or the output of --format json`},
+	{"$admin --from ca/provisioner-password", 2, `error: ca/provisioner-password, line 1 is not a serial number
+hint: a file of --from holds serial numbers, one a line, or PEM certificates, or the output of --format json`},
+	{"$admin --from ca/certs/root_ca.crt", 2, `⚠ ca/certs/root_ca.crt, line 1: left out the certificate of a CA (CN=ca Root CA,O=ca)
+error: ca/certs/root_ca.crt holds certificates of CAs only
+hint: step-ca revokes the certificates that it issues, not those of CAs`},
+	{"$admin --from victim.csr", 2, `error: victim.csr, line 1: PEM of type "CERTIFICATE REQUEST", and not a certificate
+hint: a file of --from holds serial numbers, one a line, or PEM certificates, or the output of --format json`},
+	{"$admin --from malformed.pem", 2, `error: malformed.pem, line 1: the certificate that begins here is malformed`},
+	{"$admin --from victim.crt", 2, `⚠ victim.crt, line 14: left out the certificate of a CA (CN=ca Intermediate CA,O=ca)
+✔ From: victim.crt, 1 certificate
+error: --force is missing, and there is no terminal to ask for it`},
+	{"--cert victim.crt --key victim.key --from victim.crt", 2, `error: --key goes with the certificate in --cert alone, not with serial numbers
+hint: leave out --key to revoke several with a provisioner`},
+	{"--password-file /dev/stdin --provisioner admin --from - --force", 2, `error: --from and --provisioner-password-file both read /dev/stdin, which can be read only once`},
+	{"$admin --journal '' $victim", 2, `error: --journal has no value`},
+	{"$admin --journal ca $victim", 2, `error: opening the journal: open ca: is a directory
+hint: a journal is a regular file of yours that others cannot write`},
+	{"$admin --journal victim.crt $victim", 2, `error: victim.crt is not a journal of this program
+hint: name a file that does not exist yet`},
+	{"$admin --concurrency 0 $victim", 2, `error: --concurrency 0 is not between 1 and 1000`},
+	{"$admin --concurrency 1001 $victim", 2, `error: --concurrency 1001 is not between 1 and 1000`},
+	{"$admin --concurrency many $victim", 2, `error: "many" is no value for --concurrency, which takes a whole number`},
+	{"$admin --rate 0 $victim", 2, `error: --rate 0 is not a number of revocations per second
+hint: without --rate there is no bound`},
+	{"$admin --rate -1 $victim", 2, `error: --rate -1 is not a number of revocations per second
+hint: without --rate there is no bound`},
+	{"$admin --rate 1.5 $victim", 2, `error: "1.5" is no value for --rate, which takes a whole number`},
 
 	// Reasons.
 	{"$admin --reasonCode 7 $victim", 2, `error: reason code 7 is not used by RFC 5280
@@ -331,10 +370,10 @@ hint: write https://HOST:PORT`},
 	{"$admin --ca-url https://admin:$password@127.0.0.1:none $victim", 2, `error: "127.0.0.1:none" is not the URL of a CA
 hint: write https://HOST:PORT`},
 	{"$admin --ca-url $plain --root ca/certs/root_ca.crt $victim", 1, `✔ CA: $plain
-error: the CA at $plain cannot be reached: http: server gave HTTP response to HTTPS client
+error: the CA at $plain cannot be reached: tls: first record does not look like a TLS handshake
 hint: what listens there does not speak TLS`},
 	{"$admin --ca-url $plain --fingerprint $ca_fingerprint $victim", 1, `✔ CA: $plain
-error: the CA at $plain cannot be reached: http: server gave HTTP response to HTTPS client
+error: the CA at $plain cannot be reached: tls: first record does not look like a TLS handshake
 hint: what listens there does not speak TLS`},
 	{"$admin --ca-url $page --root page.crt $victim", 1, `✔ CA: $page
 error: the CA at $page was asked for its provisioners and answered what is not JSON: invalid character 'h' looking for beginning of value

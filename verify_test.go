@@ -126,11 +126,13 @@ func TestReadCRL(t *testing.T) {
 			}))
 			t.Cleanup(server.Close)
 			outcomes := []*outcome{
-				{status: statusRevoked, target: &target{serial: big.NewInt(100)}},
-				{status: statusUnknown, err: noAnswer{errors.New("?")}, target: &target{serial: big.NewInt(101)}},
-				{status: statusFailed, err: errors.New("!"), target: &target{serial: big.NewInt(102)}},
+				{status: statusRevoked, target: &target{serial: serialNumber{19: 100}}},
+				{status: statusUnknown, err: noAnswer{errors.New("?")}, target: &target{serial: serialNumber{19: 101}}},
+				{status: statusFailed, err: errors.New("!"), target: &target{serial: serialNumber{19: 102}}},
 			}
-			err := verify(t.Context(), fakeCA(t, server), outcomes)
+			r := newReport(&options{verify: true}, nil, nil)
+			r.kept = outcomes
+			err := r.prove(t.Context(), fakeCA(t, server))
 			if tt.wantErr != "" {
 				if exitCode(err) != exitIncomplete || !strings.Contains(fmt.Sprint(err), "1 revocation is accepted, but not proven: ") || !strings.Contains(err.Error(), tt.wantErr) {
 					t.Errorf("error %v, want one with %q and the code %d", err, tt.wantErr, exitIncomplete)
