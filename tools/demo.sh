@@ -96,9 +96,9 @@ must "sed -i.orig 's/\"authority\": {/$crl &/' .step/config/ca.json"
 must 'mkdir -p "$(step path --base)/plugins" && cp step-revoke-plugin "$(step path --base)/plugins/"'
 start_ca
 
-heading 'Four certificates, which the CA renews when it is asked to'
+heading 'Seven certificates, which the CA renews when it is asked to'
 # shellcheck disable=SC2016
-must 'for name in laptop web mail db; do
+must 'for name in laptop web mail db host1 host2 host3; do
     step ca certificate $name.example.com $name.crt $name.key \
         --provisioner-password-file provisioner-password 2>&1 | grep Certificate
 done'
@@ -122,6 +122,14 @@ heading 'Online, by certificate: its key is not at hand'
 must 'step revoke --cert mail.crt --reasonCode affiliationChanged --provisioner-password-file provisioner-password'
 refused mail
 
+heading 'Many at once: a plan to be reviewed, and then exactly that, with a journal'
+must 'cat host1.crt host2.crt host3.crt | step revoke --from - --dry-run --reasonCode privilegeWithdrawn --format json \
+    --provisioner-password-file provisioner-password >plan.json'
+must 'step revoke --from plan.json --force --journal journal --verify --provisioner-password-file provisioner-password'
+must 'step revoke --from plan.json --force --journal journal --provisioner-password-file provisioner-password'
+[ "$(grep -c '"status":"revoked"' journal)" = 3 ] || fail 'the journal does not have three revocations'
+refused host3
+
 heading 'Offline: the CA is down, the plugin opens its database'
 show 'kill %1 && wait'
 stop_ca
@@ -137,6 +145,7 @@ listed laptop 'Key Compromise'
 listed web Superseded
 listed mail 'Affiliation Changed'
 listed db 'Cessation Of Operation'
+listed host3 'Privilege Withdrawn'
 must "grep -c 'authorizeRenew: certificate has been revoked' step-ca.log"
-[ "$(cat output)" = 4 ] || fail 'the CA did not refuse four renewals because of a revocation'
-printf '\nAll four are revoked: the CA renews none, and its CRL lists each with its reason.\n'
+[ "$(cat output)" = 5 ] || fail 'the CA did not refuse five renewals because of a revocation'
+printf '\nAll seven are revoked: the CA renews none, and its CRL lists each with its reason.\n'
