@@ -29,7 +29,7 @@ test: tools ## run all tests; TESTFLAGS adds flags of go test
 		set -x; go test $$race -count 1 -timeout 30m $(TESTFLAGS) ./...
 
 bench: tools ## measure against step itself
-	go test -tags bench -run '^TestBench' -v -count 1 .
+	go test -tags bench -run "^TestBench" -parallel 1 -v -count 1 .
 
 lint: ## gofmt, go mod tidy, go vet, staticcheck
 	@out=$$(gofmt -d .) && test -z "$$out" || { echo "$$out"; exit 1; }
