@@ -1,10 +1,18 @@
 package main
 
 import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/smallstep/certificates/authority/config"
 	"github.com/smallstep/certificates/authority/provisioner"
 	"go.step.sm/crypto/jose"
 )
@@ -48,6 +56,60 @@ func TestToken(t *testing.T) {
 		}
 		if (p.key != nil) != (tt.alg == "ES256") || len(ids) != 100 {
 			t.Errorf("%s: own code %t, %d different IDs", tt.alg, p.key != nil, len(ids))
+		}
+	}
+}
+
+// TestWrongPassword reads encrypted keys with wrong passwords, one of which
+// leaves the padding of a whole key.
+func TestWrongPassword(t *testing.T) {
+	t.Parallel()
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	write := func(name string, data []byte) string {
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	//lint:ignore SA1019 with no other encryption such a password is found this fast
+	block, err := x509.EncryptPEMBlock(rand.Reader, "PRIVATE KEY", der, []byte("right"), x509.PEMCipherAES256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	encrypted, plain := write("encrypted", pem.EncodeToMemory(block)), write("plain", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+	broken := write("broken", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der[1:]}))
+	padded := "wrong"
+	for i := 0; ; i++ {
+		//lint:ignore SA1019 see above
+		if _, err := x509.DecryptPEMBlock(block, []byte(padded)); err == nil {
+			break
+		}
+		padded = fmt.Sprint("wrong ", i)
+	}
+	for _, tt := range []struct{ file, password, wantErr string }{
+		{file: encrypted, password: "right"},
+		{file: encrypted, password: "wrong", wantErr: "does not fit"},
+		{file: encrypted, password: padded, wantErr: "does not fit"},
+		{file: plain, password: "wrong"},
+		{file: broken, password: "wrong", wantErr: "error parsing"},
+	} {
+		passwordFile := write("password", []byte(tt.password))
+		_, err := readKey(t.Context(), tt.file, passwordFile, keyFlags{})
+		f := &offline{options: &options{caPasswordFile: passwordFile}, password: []byte(tt.password), config: &config.Config{IntermediateKey: tt.file}}
+		_, caErr := f.readCAKey(t.Context())
+		for _, err := range []error{err, caErr} {
+			if (err == nil) != (tt.wantErr == "") || err != nil && !strings.Contains(err.Error(), tt.wantErr) {
+				t.Errorf("%s with the password %q: %v, want %q", filepath.Base(tt.file), tt.password, err, tt.wantErr)
+			}
 		}
 	}
 }

@@ -138,27 +138,29 @@ func readKey(ctx context.Context, file, passwordFile string, flags keyFlags) (cr
 	if err != nil {
 		return nil, err
 	}
-	var notAsked error
-	opts := []pemutil.Options{pemutil.WithFilename(file), pemutil.WithFirstBlock(),
-		pemutil.WithPasswordPrompt("Please enter the password to decrypt "+file, func(question string) (typed []byte, err error) {
-			typed, notAsked = askPassword(ctx, flags.password, question)
-			return typed, notAsked
-		})}
+	var given []byte
 	if passwordFile != "" {
-		password, err := readPassword(ctx, passwordFile)
-		if err != nil {
+		if given, err = readPassword(ctx, passwordFile); err != nil {
 			return nil, err
 		}
-		opts = append(opts, pemutil.WithPassword(password))
 	}
-	key, err := pemutil.ParseKey(data, opts...)
+	var notAsked error
+	encrypted := false
+	key, err := pemutil.ParseKey(data, pemutil.WithFilename(file), pemutil.WithFirstBlock(),
+		pemutil.WithPasswordPrompt("Please enter the password to decrypt "+file, func(question string) (password []byte, err error) {
+			if encrypted = true; given != nil {
+				return given, nil
+			}
+			password, notAsked = askPassword(ctx, flags.password, question)
+			return password, notAsked
+		}))
 	hint := fmt.Sprintf("%s names a PEM file with the private key of the certificate in %s", flags.key, flags.cert)
 	switch {
 	case notAsked != nil:
 		return nil, notAsked
-	case errors.Is(err, x509.IncorrectPasswordError) && passwordFile != "":
+	case encrypted && isWrongPassword(err) && given != nil:
 		return nil, usagef("the password in %s does not fit the key in %s", passwordFile, file)
-	case errors.Is(err, x509.IncorrectPasswordError):
+	case encrypted && isWrongPassword(err):
 		return nil, usagef("the password does not fit the key in %s", file)
 	case err != nil:
 		return nil, usagef("%s is not a private key that can be read: %w", file, err).hint("%s", hint)
@@ -168,6 +170,13 @@ func readKey(ctx context.Context, file, passwordFile string, flags keyFlags) (cr
 		return nil, usagef("%s holds no private key that can sign", file).hint("%s", hint)
 	}
 	return signer, nil
+}
+
+// isWrongPassword tells from the error of pemutil, about a key that is
+// encrypted, whether the password is wrong. One wrong password in 256 leaves
+// what ends as a key must (RFC 8018, section 6.1.1) and only cannot be parsed.
+func isWrongPassword(err error) bool {
+	return errors.Is(err, x509.IncorrectPasswordError) || err != nil && strings.HasPrefix(err.Error(), "error parsing ")
 }
 
 // readPassword reads a password from a file; white space at its end is not

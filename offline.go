@@ -225,21 +225,24 @@ func (f *offline) prepareCRL(ctx context.Context) error {
 // readCAKey reads the CA's key from its file. An error is a problem only where
 // the run must not go on.
 func (f *offline) readCAKey(ctx context.Context) (crypto.Signer, error) {
+	given := f.password
+	if given == nil && f.config.Password != "" {
+		given = []byte(f.config.Password)
+	}
 	var notAsked error
+	encrypted := false
 	req := &kmsapi.CreateSignerRequest{
 		SigningKey: f.config.IntermediateKey,
 		PasswordPrompter: func(string) (password []byte, err error) {
+			if encrypted = true; given != nil {
+				return given, nil
+			}
 			password, notAsked = askPassword(ctx, "--ca-password-file", "Please enter the password to decrypt the CA's key (empty: no new CRL)")
 			if notAsked == nil && len(password) == 0 {
 				notAsked = errors.New("no password was given")
 			}
 			return password, notAsked
 		},
-	}
-	if f.password != nil {
-		req.Password = f.password
-	} else if f.config.Password != "" {
-		req.Password = []byte(f.config.Password)
 	}
 	for try := 1; ; try++ {
 		signer, err := (&softkms.SoftKMS{}).CreateSigner(req)
@@ -248,11 +251,11 @@ func (f *offline) readCAKey(ctx context.Context) (crypto.Signer, error) {
 			return nil, errInterrupted
 		case notAsked != nil:
 			return nil, errors.New(notAsked.Error()) // what is missing is the CRL alone
-		case !errors.Is(err, x509.IncorrectPasswordError):
+		case !encrypted || !isWrongPassword(err):
 			return signer, err
 		case f.options.caPasswordFile != "":
 			return nil, usagef("the password in %s does not fit the CA's key %s", f.options.caPasswordFile, f.config.IntermediateKey)
-		case req.Password != nil:
+		case given != nil:
 			return nil, fmt.Errorf("the password in %s does not fit the CA's key", f.options.caConfig)
 		case try == maxTries:
 			return nil, usagef("the password does not fit the CA's key %s", f.config.IntermediateKey)
