@@ -159,7 +159,6 @@ func newGuard(config *tls.Config, concurrency int) guard {
 	return guard{&http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
 		TLSClientConfig:     config,
-		DialContext:         dialGathering,
 		ForceAttemptHTTP2:   true,
 		MaxIdleConnsPerHost: concurrency, // of HTTP/1.1
 		// Each request has an ID of its own, for which the table of headers would be
