@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"container/heap"
 	"context"
 	"errors"
@@ -95,14 +94,16 @@ type outage struct {
 func (b *batch) run(ctx context.Context) error {
 	inFlight, cancel := afterwards(ctx, grace)
 	defer cancel()
-	work, results := make(chan *job), make(chan *job)
+	workers := b.options.concurrency + b.ahead()
+	work, results := make(chan *job, workers), make(chan *job, workers) // nobody waits to hand one over
 	defer close(work)
 	b.slots, b.ended = make(chan struct{}, b.options.concurrency), make(chan struct{})
-	for range b.options.concurrency + b.ahead() {
+	for range workers {
 		go func() {
 			for j := range work {
+				// Where nothing was sent any more, the error before says more.
 				if err := b.send(inFlight, j.outcome); !errors.Is(err, errNotBegun) || !j.unanswered {
-					j.err = err // else the one before says more
+					j.err = err
 				}
 				results <- j
 			}
@@ -213,8 +214,13 @@ func (b *batch) most() int {
 }
 
 // ahead is how many jobs may be with a worker and wait for a slot, with their
-// token signed: the CA need not wait for that.
-func (b *batch) ahead() int { return b.options.concurrency / 4 }
+// token signed: a CA need not wait for that.
+func (b *batch) ahead() int {
+	if b.options.offline {
+		return 0 // the time that a token takes is the authority's own
+	}
+	return b.options.concurrency / 4
+}
 
 // handOut notes that a worker has taken the job that pick has returned.
 func (b *batch) handOut(j *job) {
@@ -238,7 +244,7 @@ func (b *batch) settle(ctx context.Context, j *job, now time.Time) {
 		j.unanswered = true
 		j.crlStale = j.crlStale || code == http.StatusInternalServerError
 	}
-	if status == statusNotAttempted {
+	if errors.As(j.err, new(notSent)) {
 		j.attempts--
 	}
 	final := !b.proof.Repeatable() || ctx.Err() != nil || b.stopped != nil
@@ -359,11 +365,11 @@ func (b *batch) finish(j *job) {
 		j.attempts, j.requestID = 0, ""
 	case j.unanswered && !j.done():
 		j.status = statusUnknown
-	case j.status == statusNotAttempted:
+	case j.attempts == 0:
 		j.requestID = ""
 	}
 	if errors.Is(j.err, errNotBegun) {
-		j.err = cmp.Or(b.whyLeft(), onlyWhen(j.unanswered, errNoAnswerYet))
+		j.err = b.whyLeft()
 	}
 	if err := b.report.arrived(j.outcome); err != nil {
 		b.stop(err)
@@ -382,7 +388,7 @@ func (b *batch) whyLeft() error {
 // end reports what is left when no more attempts are made, and says why.
 func (b *batch) end(ctx context.Context) error {
 	for _, j := range b.waiting {
-		if j.refusedOnce { // and not asked again with a fresh token
+		if j.refusedOnce && !j.unanswered { // and not asked again with a fresh token
 			j.err = errNotBegun
 		}
 		b.finish(j)
@@ -412,7 +418,6 @@ const againHint = "run it again once that is mended, with the same --journal if 
 
 // send makes one attempt.
 func (b *batch) send(ctx context.Context, o *outcome) error {
-	o.attempts++
 	serial := o.target.serial.String()
 	token, err := b.proof.Token(serial)
 	if err != nil {
@@ -432,21 +437,12 @@ func (b *batch) send(ctx context.Context, o *outcome) error {
 	if o.requestID, err = randutil.UUIDv4(); err != nil {
 		return err
 	}
+	o.attempts++
 	ctx, cancel := context.WithTimeout(client.NewRequestIDContext(ctx, o.requestID), b.options.timeout)
 	defer cancel()
 	return b.ca.Revoke(ctx, &api.RevokeRequest{
 		Serial: serial, OTT: token, Reason: b.options.reason, ReasonCode: b.options.reasonCode.code, Passive: true,
 	})
-}
-
-// errNoAnswerYet is why nothing is known of what was asked and will not be again.
-var errNoAnswerYet = errors.New("an attempt got no answer, and the run has ended before another one")
-
-func onlyWhen(condition bool, err error) error {
-	if condition {
-		return err
-	}
-	return nil
 }
 
 // errNotBegun is the error of an attempt that the end of the run has prevented.

@@ -54,7 +54,7 @@ func runBatch(ctx context.Context, ca *scriptedCA, o *options, n int) (*report, 
 		list[i].serial = serialNumber{10: 1, 18: byte(i >> 8), 19: byte(i)}
 	}
 	r := newReport(o, list, nil)
-	r.began, r.progress = time.Now(), newProgress(n)
+	r.progress = newProgress(n)
 	b := &batch{options: o, ca: ca, proof: certificateItself{}, list: list, report: r}
 	return r, b.run(ctx)
 }
