@@ -147,6 +147,7 @@ func (j *journal) lock(name string, info os.FileInfo) error {
 func (j *journal) load(ctx context.Context, o *options, t *targets) error {
 	name := o.journal
 	err := j.lines(ctx, func(line []byte, number int) error {
+		j.end += int64(len(line))
 		if number == 1 {
 			return j.loadHeader(o, line)
 		}
@@ -205,15 +206,14 @@ func (o *options) rootFingerprints() (sums []string) {
 	return sums
 }
 
-// lines hands out the whole lines of a journal, which number from 1, and finds
-// out where they end. What comes after the last line break is the rest of a
-// line that was being written when a run was killed.
+// lines hands out the whole lines of a journal, which number from 1. What comes
+// after the last line break is the rest of a line that was being written when a
+// run was killed.
 func (j *journal) lines(ctx context.Context, each func(line []byte, number int) error) error {
 	if _, err := j.file.Seek(0, io.SeekStart); err != nil {
 		return usagef("reading the journal: %w", err)
 	}
 	in := bufio.NewReaderSize(j.file, 64<<10)
-	j.end = 0
 	for number := 1; ctx.Err() == nil; number++ {
 		line, err := readLine(in)
 		switch {
@@ -225,7 +225,6 @@ func (j *journal) lines(ctx context.Context, each func(line []byte, number int) 
 		if err := each(line, number); err != nil {
 			return err
 		}
-		j.end += int64(len(line))
 	}
 	return errInterrupted
 }
@@ -306,9 +305,9 @@ func (j *journal) write(object any) error {
 	return nil
 }
 
-// outcomes hands out what the journal had of the targets that are done, as it
-// was opened.
-func (j *journal) outcomes(ctx context.Context, list []target, each func(*outcome)) error {
+// outcomes hands out what the journal had, as it was opened, of the targets that
+// are done.
+func (j *journal) outcomes(list []target, each func(*outcome)) error {
 	if j == nil || j.done == 0 {
 		return nil
 	}
@@ -318,7 +317,7 @@ func (j *journal) outcomes(ctx context.Context, list []target, each func(*outcom
 			index[t.serial] = i
 		}
 	}
-	err := j.lines(ctx, func(line []byte, number int) error {
+	err := j.lines(context.Background(), func(line []byte, number int) error {
 		var object object
 		if number == 1 || json.Unmarshal(line, &object) != nil || !object.Status.done() {
 			return nil
@@ -334,10 +333,10 @@ func (j *journal) outcomes(ctx context.Context, list []target, each func(*outcom
 		each(o)
 		return nil
 	})
-	if err != nil && ctx.Err() == nil {
+	if err != nil {
 		return passOn(err, exitIncomplete, "what was revoked before")
 	}
-	return err
+	return nil
 }
 
 // close makes sure that the journal is on the disk. One that was never begun

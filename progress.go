@@ -98,12 +98,7 @@ func (p *progress) end() {
 }
 
 // elapsed is how long the batch has taken.
-func (p *progress) elapsed(since time.Time) time.Duration {
-	if p == nil || p.ended.IsZero() {
-		return time.Since(since)
-	}
-	return p.ended.Sub(since)
-}
+func (p *progress) elapsed() time.Duration { return p.ended.Sub(p.began) }
 
 // bottom is what the terminal's last line shows while other lines appear above.
 // The cursor rests at the beginning of that line: if the terminal becomes so

@@ -26,8 +26,7 @@ type report struct {
 	list         []target
 	journal      *journal
 	authorizedBy string
-	began        time.Time // the first attempt; zero if there was none
-	progress     *progress
+	progress     *progress // nil until the first attempt
 
 	counts    map[status]int
 	causes    map[status]map[string]int // of what is not revoked
@@ -56,7 +55,7 @@ func (r *report) begin(t *targets) error {
 	if err := r.journal.begin(r.options, t, r.authorizedBy); err != nil {
 		return err
 	}
-	r.began, r.progress = time.Now(), newProgress(r.left())
+	r.progress = newProgress(r.left())
 	return nil
 }
 
@@ -150,11 +149,14 @@ func (r *report) prove(ctx context.Context, ca authority) error {
 			each(o)
 		}
 	}
-	err := r.journal.outcomes(ctx, r.list, func(o *outcome) { r.count(o, 1); each(o) })
+	err := r.journal.outcomes(r.list, func(o *outcome) { r.count(o, 1); each(o) })
 	for _, o := range r.kept {
 		each(o)
 	}
 	r.kept = nil
+	if err != nil && (lookErr != nil || missing > 0) {
+		sayProblem(err)
+	}
 	switch {
 	case lookErr != nil && accepted == 0:
 		return passOn(lookErr, exitFailed, "what is on record cannot be looked up")
@@ -199,7 +201,7 @@ func (r *report) conclude(ctx context.Context, err error) error {
 			}
 		}
 	} else if exitCode(err) != exitUsage && !r.options.verify && (r.options.json || r.options.dryRun) {
-		err = cmp.Or(err, r.journal.outcomes(ctx, r.list, r.write))
+		err = cmp.Or(err, r.journal.outcomes(r.list, r.write))
 	}
 	r.saySummary()
 	missing := r.counts[statusFailed]+r.counts[statusUnknown]+r.counts[statusNotAttempted] > 0
@@ -249,11 +251,10 @@ func (r *report) write(o *outcome) {
 // first one the table's head.
 func (r *report) writeRow(o *outcome) error {
 	head := []string{"SERIAL NUMBER", "STATUS", "REASON", "SUBJECT", "AUTHORIZED BY"}
-	_, reason, text, _ := o.reason(r.options)
-	if text != "" {
-		reason += " (" + text + ")"
+	cells := []string{o.target.serial.String(), string(o.status), "", "", printable(o.authorizedBy)}
+	if code, _, text, known := o.reason(r.options); known {
+		cells[2] = printable(describeReason(code, text))
 	}
-	cells := []string{o.target.serial.String(), string(o.status), printable(reason), "", printable(o.authorizedBy)}
 	if cert := o.target.cert; cert != nil {
 		cells[3] = printable(cert.subject)
 	}
@@ -400,8 +401,8 @@ func (r *report) saySummary() {
 		}
 	}
 	line := fmt.Sprintf("%s: %s", count(total, "certificate", "certificates"), strings.Join(parts, ", "))
-	if !r.began.IsZero() && !r.options.dryRun {
-		elapsed := r.progress.elapsed(r.began)
+	if r.progress != nil && !r.options.dryRun {
+		elapsed := r.progress.elapsed()
 		line += fmt.Sprintf("; %s, %s/s", elapsed.Round(10*time.Millisecond), perSecond(r.progress.done, elapsed))
 	}
 	say("%s.", line)
