@@ -49,7 +49,7 @@ import (
 //	    LEAST times its rate. What a run takes before and after the revocations,
 //	    the other benchmarks measure.
 //	bare-authority LEAST N ROUNDS
-//	    The same offline, against calls of the authority in this process.
+//	    The same offline, against calls of the authority in a process of its own.
 //	pairs LEAST N ROUNDS
 //	    The same online, per revocation, against 80 pairs of step ca token and step
 //	    ca revoke that xargs -P 8 runs.
@@ -109,23 +109,31 @@ func cmdRatio(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // A revocation is what a bare client sends.
-type revocation struct{ serial, token string }
+type revocation struct{ Serial, Token string }
 
 // signed makes tokens for N new serial numbers.
-func signed(ts *testscript.TestScript, audience string, n int) []revocation {
-	data, err := os.ReadFile(filepath.Join(current(ts).dir, "provisioner-key"))
-	ts.Check(err)
+func signed(keyFile, audience string, n int) ([]revocation, error) {
+	data, err := os.ReadFile(keyFile)
+	if err != nil {
+		return nil, err
+	}
 	key, err := jose.ParseKey(data)
-	ts.Check(err)
+	if err != nil {
+		return nil, err
+	}
 	p, err := newProvisionerKey(&provisioner.JWK{Name: "admin"}, audience, key, "kid", key.KeyID)
-	ts.Check(err)
+	if err != nil {
+		return nil, err
+	}
 	list := make([]revocation, n)
 	for i, serial := range newSerials(n) {
-		signed, err := p.Token(serial)
-		ts.Check(err)
-		list[i] = revocation{serial, signed}
+		token, err := p.Token(serial)
+		if err != nil {
+			return nil, err
+		}
+		list[i] = revocation{serial, token}
 	}
-	return list
+	return list, nil
 }
 
 // listOfSerials writes N new serial numbers to a file.
@@ -137,7 +145,7 @@ func listOfSerials(ts *testscript.TestScript, n int) (file string) {
 
 // concurrently calls a function for each revocation, so many at the same time,
 // and returns how long that takes.
-func concurrently(ts *testscript.TestScript, concurrency int, list []revocation, revoke func(revocation) error) time.Duration {
+func concurrently(concurrency int, list []revocation, revoke func(revocation) error) (time.Duration, error) {
 	var next atomic.Int64
 	var group sync.WaitGroup
 	errs := make([]error, concurrency)
@@ -150,9 +158,7 @@ func concurrently(ts *testscript.TestScript, concurrency int, list []revocation,
 		})
 	}
 	group.Wait()
-	elapsed := time.Since(start)
-	ts.Check(errors.Join(errs...))
-	return elapsed
+	return time.Since(start), errors.Join(errs...)
 }
 
 // timed runs the plugin on N new serial numbers. It returns how long that takes
@@ -210,10 +216,11 @@ func cmdBareClient(ts *testscript.TestScript, _ bool, args []string) {
 	pool.AddCert(root)
 	var ours, theirs []time.Duration
 	for range rounds {
-		list := signed(ts, "https://"+ca.address+"/1.0/revoke", n)
+		list, err := signed(filepath.Join(ca.dir, "provisioner-key"), "https://"+ca.address+"/1.0/revoke", n)
+		ts.Check(err)
 		client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true}}
 		post := func(r revocation) error {
-			body, err := json.Marshal(&api.RevokeRequest{Serial: r.serial, OTT: r.token, Passive: true})
+			body, err := json.Marshal(&api.RevokeRequest{Serial: r.Serial, OTT: r.Token, Passive: true})
 			if err != nil {
 				return err
 			}
@@ -229,7 +236,9 @@ func cmdBareClient(ts *testscript.TestScript, _ bool, args []string) {
 			return err
 		}
 		ts.Check(post(list[0])) // one connection for all
-		theirs = append(theirs, concurrently(ts, defaultConcurrency, list[1:], post))
+		took, err := concurrently(defaultConcurrency, list[1:], post)
+		ts.Check(err)
+		theirs = append(theirs, took)
 		client.CloseIdleConnections()
 		_, revocations := timed(ts, n)
 		ours = append(ours, revocations)
@@ -239,28 +248,56 @@ func cmdBareClient(ts *testscript.TestScript, _ bool, args []string) {
 
 func cmdBareAuthority(ts *testscript.TestScript, _ bool, args []string) {
 	least, n, rounds := turns(ts, args)
-	o := &options{offline: true, caConfig: filepath.Join(current(ts).dir, "config", "ca.json"), allowUnknown: true, timeout: time.Minute}
 	var ours, theirs []time.Duration
 	for range rounds {
-		o.ca, o.roots = nil, nil
-		ts.Check(readCAConfig(o))
-		ctx := context.Background()
-		f, err := newOffline(ctx, o, nil)
+		// From a file, so that memory is as new as in the plugin when it begins.
+		audience := fmt.Sprintf("https://%s/1.0/revoke", strings.Split(current(ts).address, ":")[0])
+		list, err := signed(ts.MkAbs("ca/provisioner-key"), audience, n)
 		ts.Check(err)
-		ts.Check(f.Open(ctx, nil))
-		list := signed(ts, f.Audience(), n) // not before: they would count as older than the CA
-		ctx = provisioner.NewContextWithMethod(ctx, provisioner.RevokeMethod)
-		theirs = append(theirs, concurrently(ts, filesConcurrency, list, func(r revocation) error {
-			if _, err := f.authority.Authorize(ctx, r.token); err != nil {
-				return err
-			}
-			return f.authority.Revoke(ctx, &authoritypkg.RevokeOptions{Serial: r.serial, OTT: r.token, PassiveOnly: true})
-		}))
-		ts.Check(f.Close(ctx))
+		content, err := json.Marshal(list)
+		ts.Check(err)
+		ts.Check(os.WriteFile(ts.MkAbs("tokens"), content, 0o600))
+		ts.Check(ts.Exec("call-authority", "tokens"))
+		took, err := time.ParseDuration(strings.TrimSpace(ts.ReadFile("stdout")))
+		ts.Check(err)
+		theirs = append(theirs, took)
 		_, revocations := timed(ts, n, "--offline", "--allow-unknown")
 		ours = append(ours, revocations)
 	}
 	atLeast(ts, "offline, against the bare authority", ours, theirs, n, least)
+}
+
+func init() { programs["call-authority"] = callAuthorityMain }
+
+// callAuthorityMain is the program call-authority: it opens the CA in ./ca as
+// the plugin does, and prints how long it takes to call the authority with each
+// token in a file.
+func callAuthorityMain() {
+	ctx := context.Background()
+	o := &options{offline: true, caConfig: "ca/config/ca.json", allowUnknown: true, timeout: time.Minute}
+	check := func(err error) {
+		if err != nil {
+			refuse(err)
+		}
+	}
+	check(readCAConfig(o))
+	f, err := newOffline(ctx, o, nil)
+	check(err)
+	check(f.Open(ctx, nil))
+	content, err := os.ReadFile(os.Args[1])
+	check(err)
+	var list []revocation
+	check(json.Unmarshal(content, &list))
+	ctx = provisioner.NewContextWithMethod(ctx, provisioner.RevokeMethod)
+	took, err := concurrently(filesConcurrency, list, func(r revocation) error {
+		if _, err := f.authority.Authorize(ctx, r.Token); err != nil {
+			return err
+		}
+		return f.authority.Revoke(ctx, &authoritypkg.RevokeOptions{Serial: r.Serial, OTT: r.Token, PassiveOnly: true})
+	})
+	check(err)
+	check(f.Close(ctx))
+	fmt.Println(took)
 }
 
 func cmdPairs(ts *testscript.TestScript, _ bool, args []string) {

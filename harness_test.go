@@ -99,15 +99,16 @@ import (
 // that a loaded machine stays far below, not a delay.
 const tooLong = time.Minute
 
-func TestMain(m *testing.M) {
-	testscript.Main(suite{m}, map[string]func(){
-		"step-revoke-plugin": main,
-		"at-terminal":        terminalMain,
-		"peak":               peakMain,
-		"upon":               uponMain,
-		"within":             withinMain,
-	})
+// programs are what scripts can run besides commands: in processes of their own.
+var programs = map[string]func(){
+	"step-revoke-plugin": main,
+	"at-terminal":        terminalMain,
+	"peak":               peakMain,
+	"upon":               uponMain,
+	"within":             withinMain,
 }
+
+func TestMain(m *testing.M) { testscript.Main(suite{m}, programs) }
 
 // A suite runs the tests of the package, with a directory for what they share.
 type suite struct{ *testing.M }
