@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -65,9 +66,17 @@ func (t *targets) add(serial serialNumber, cert *certificate) (isNew bool) {
 	return !found
 }
 
+// softMemoryLimit keeps a run online with a million serial numbers below 150 MB
+// of memory: Go's collector runs as often as that takes. Offline the authority
+// and its database need more.
+const softMemoryLimit = 100 << 20
+
 // readTargets reads and checks everything that is to be revoked. A certificate
 // that is named twice is one target.
 func readTargets(ctx context.Context, o *options) (*targets, error) {
+	if o.from != "" && !o.offline {
+		debug.SetMemoryLimit(softMemoryLimit)
+	}
 	t := &targets{index: map[serialNumber]uint32{}}
 	for _, file := range o.certFiles {
 		certs, err := readBundle(ctx, file, "--cert")
