@@ -192,8 +192,8 @@ func turns(ts *testscript.TestScript, args []string) (least float64, n, rounds i
 }
 
 // atLeast compares how long it takes us and them to revoke N certificates. In
-// each round both do it twice, first and last: with each certificate the CA's
-// database grows, and is slower. The ratio is the median of those of the rounds.
+// each round they do it, we do it twice, and they again: with each certificate the
+// CA's database grows, and is slower. The ratio is the median of those of the rounds.
 func atLeast(ts *testscript.TestScript, name string, least float64, n, rounds int, ours, theirs func() time.Duration) {
 	var we, they []time.Duration
 	var ratios []float64
