@@ -115,6 +115,7 @@ func readSecret(ctx context.Context, file, what string) ([]byte, error) {
 			hint("it can be seen in the list of processes: write it to a file, or use <(…) of the shell")
 	}
 	info, statErr := os.Stat(file)
+	sayDebug("reading %s in %s", what, file) // which may be a pipe
 	data, err := readBounded(ctx, file, maxSecret)
 	switch {
 	case errors.Is(err, errInterrupted):
