@@ -2,8 +2,9 @@
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 BUILD    = CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
-# Prints the path of step or step-ca, which it builds if Go's build cache has none.
-TOOL     = CGO_ENABLED=0 GOFLAGS=-buildvcs=false go tool -modfile=tools/go.mod -n
+# Prints the path of step or step-ca, which it builds if Go's build cache has none. Most
+# of their packages are ours, too: with the same flags they are compiled once.
+TOOL     = CGO_ENABLED=0 GOFLAGS='-trimpath -buildvcs=false' go tool -modfile=tools/go.mod -n
 # Built the way that releases are, linters find their compiled packages in the cache.
 LINT     = CGO_ENABLED=0 GOFLAGS=-trimpath
 

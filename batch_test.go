@@ -89,6 +89,7 @@ func TestBatch(t *testing.T) {
 		name    string
 		answer  func(n int, req *api.RevokeRequest) error
 		n       int
+		once    bool          // nothing is tried again
 		want    string        // counts, in the order of the summary
 		stopped string        // why the run has stopped
 		least   time.Duration // that it takes
@@ -140,6 +141,17 @@ func TestBatch(t *testing.T) {
 			},
 		},
 		{
+			name: "tokens from before each restart", n: 1, want: "1 0 0 0 0", most: 30 * time.Second,
+			answer: func(n int, _ *api.RevokeRequest) error {
+				return []error{refusal(http.StatusUnauthorized), refusal(http.StatusServiceUnavailable), refusal(http.StatusUnauthorized),
+					gone, refusal(http.StatusUnauthorized), nil}[n-1]
+			},
+		},
+		{
+			name: "no second attempts, and no answers", n: 5000, once: true, want: "0 0 0 * *", stopped: "the run has stopped with 4,9", most: time.Second,
+			answer: func(int, *api.RevokeRequest) error { return refusal(http.StatusBadGateway) },
+		},
+		{
 			name: "no authorization", n: 5000, want: "0 0 * 0 *", stopped: "the run has stopped with ", most: time.Second,
 			answer: func(int, *api.RevokeRequest) error { return refusal(http.StatusUnauthorized) },
 			text:   "further failures are counted from here on",
@@ -167,6 +179,9 @@ func TestBatch(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ca := &scriptedCA{answer: tt.answer}
 				o := &options{concurrency: 64, timeout: time.Second, retryFor: 30 * time.Second}
+				if tt.once {
+					o.retryFor = 0
+				}
 				var r *report
 				var err error
 				text := silently(t, func() { r, err = runBatch(t.Context(), ca, o, tt.n) })
@@ -327,6 +342,7 @@ func TestReadFrom(t *testing.T) {
 		{name: "no last line break", in: a + "\n" + b, want: a + " " + b},
 		{name: "CRLF, comments and blanks", in: "\r\n# x\r\n " + a + " # y\r\n\t\r\n" + b + "#z\r\n", want: a + " " + b},
 		{name: "byte-order mark", in: "\ufeff" + a, want: a},
+		{name: "joined files", in: "\ufeff" + a + "\n\ufeff" + b + "\n", want: a + " " + b},
 		{name: "forms", in: "0xe862aed7b5188396dd149b96a6e557ee\ne8:62:ae:d7:b5:18:83:96:dd:14:9b:96:a6:e5:57:ee", want: a},
 		{name: "empty", in: "", wantErr: "f names no certificate at all", wantHint: "failed?"},
 		{name: "only comments", in: "# a\n\n  \n", wantErr: "f names no certificate at all"},
@@ -345,6 +361,10 @@ func TestReadFrom(t *testing.T) {
 		{name: "no end", in: "-----BEGIN CERTIFICATE-----\nc2VjcmV0\n", wantErr: "f, line 1: the PEM block that begins here has no end"},
 		{name: "two begins", in: "-----BEGIN CERTIFICATE-----\n-----BEGIN CERTIFICATE-----\n", wantErr: "f, line 1: the PEM block that begins here has no end"},
 		{name: "list, then PEM", in: a + "\n-----BEGIN CERTIFICATE-----\n", wantErr: "f, line 2: serial numbers and certificates in one file"},
+		{name: "text, number, then PEM", in: "text\n" + a + "\n-----BEGIN CERTIFICATE-----\n", wantErr: "f, line 1 is not a serial number"},
+		{name: "number with a note in PEM", in: "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n" + a + " # note\n", wantErr: "f, line 4: serial numbers and certificates in one file"},
+		{name: "JSON in PEM", in: "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n" + `{"serial":"` + a + `"}`, wantErr: "f, line 4: serial numbers and certificates in one file"},
+		{name: "no line break before PEM", in: "name: -----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", wantErr: "f, line 1: a certificate that does not begin or end on a line of its own", wantHint: "line break"},
 		{name: "list, text, then PEM", in: a + "\ntext\n-----BEGIN CERTIFICATE-----\n", wantErr: "f, line 2 is not a serial number"},
 		{name: "PEM, then list", in: "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n" + a, wantErr: "f, line 4: serial numbers and certificates in one file"},
 		{name: "JSON", in: `{"serial":"` + a + `","status":"failed"}` + "\n# reviewed\n\n" + `{"serial":"` + b + `","error":"#"}`, want: a + " " + b},

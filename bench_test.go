@@ -15,7 +15,6 @@ import (
 	"math/big"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -53,27 +52,12 @@ import (
 //	pairs LEAST N ROUNDS
 //	    The same online, per revocation, against 80 pairs of step ca token and step
 //	    ca revoke that xargs -P 8 runs.
-//	memory MOST N ARGS...
-//	    Run the plugin with these arguments on N serial numbers; it may take MOST
-//	    megabytes of memory.
 func TestBench(t *testing.T) {
-	dir := t.TempDir()
-	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, "step-revoke-plugin"), ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	params := scriptParams("testdata/bench")
+	params := releasedParams(t, "testdata/bench")
 	params.Cmds["ratio"] = cmdRatio
 	params.Cmds["bare-client"] = cmdBareClient
 	params.Cmds["bare-authority"] = cmdBareAuthority
 	params.Cmds["pairs"] = cmdPairs
-	params.Cmds["memory"] = cmdMemory
-	params.Setup = func(env *testscript.Env) error {
-		err := setupScript(env)
-		env.Setenv("PATH", dir+":"+env.Getenv("PATH"))
-		return err
-	}
 	testscript.Run(t, params)
 }
 
@@ -134,13 +118,6 @@ func signed(keyFile, audience string, n int) ([]revocation, error) {
 		list[i] = revocation{serial, token}
 	}
 	return list, nil
-}
-
-// listOfSerials writes N new serial numbers to a file.
-func listOfSerials(ts *testscript.TestScript, n int) (file string) {
-	file = ts.MkAbs("serials")
-	ts.Check(os.WriteFile(file, []byte(strings.Join(newSerials(n), "\n")), 0o600))
-	return file
 }
 
 // concurrently calls a function for each revocation, so many at the same time,
@@ -314,23 +291,6 @@ func cmdPairs(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(ts.Exec("sh", "-ec", `xargs -P 8 -n 1 sh pair.sh <serials`))
 		return time.Since(start) * time.Duration(n) / pairs
 	})
-}
-
-func cmdMemory(ts *testscript.TestScript, _ bool, args []string) {
-	if len(args) < 3 {
-		ts.Fatalf("usage: memory MOST N ARGS...")
-	}
-	most, err := strconv.Atoi(args[0])
-	ts.Check(err)
-	n, err := strconv.Atoi(args[1])
-	ts.Check(err)
-	ts.Check(ts.Exec("peak", append([]string{"step-revoke-plugin"}, append(args[2:], "--from", listOfSerials(ts, n))...)...))
-	peak, err := strconv.ParseInt(strings.TrimSpace(ts.ReadFile("stdout")), 10, 64)
-	ts.Check(err)
-	fmt.Printf("%-45s %8d MB (at most %d)\n", fmt.Sprintf("memory, %d serial numbers %v", n, args[2:]), peak, most)
-	if peak > int64(most) {
-		ts.Fatalf("%d MB, more than %d", peak, most)
-	}
 }
 
 func median(d []time.Duration) time.Duration {

@@ -103,6 +103,7 @@ const tooLong = time.Minute
 var programs = map[string]func(){
 	"step-revoke-plugin": main,
 	"at-terminal":        terminalMain,
+	"half-written":       halfWrittenMain,
 	"peak":               peakMain,
 	"upon":               uponMain,
 	"within":             withinMain,
@@ -178,7 +179,7 @@ func toolPath(name, given string) (string, error) {
 	}
 	cmd := exec.Command("go", "tool", "-modfile=tools/go.mod", "-n", name)
 	// Flags for building the plugin, like -mod or -race, do not fit the tools.
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-trimpath -buildvcs=false")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -201,6 +202,7 @@ func scriptParams(dir string) testscript.Params {
 			"crl":          cmdCRL,
 			"recorded":     cmdRecorded,
 			"all-recorded": cmdAllRecorded,
+			"memory":       cmdMemory,
 			"snapshot":     cmdSnapshot,
 			"unchanged":    cmdUnchanged,
 			"exits":        cmdExits,

@@ -12,15 +12,23 @@ package main
 //	killed TIMES JOURNAL PROGRAM [args...]
 //	    Run a program as often, and kill it each time when it has written some more
 //	    lines to its journal, a random number that leaves something to do.
+//	exec half-written JOURNAL
+//	    Write a new journal, of which the second line fits in half; then there is
+//	    room again for the third.
 //	journaled LIST JOURNAL
 //	    The journal has a header, and says of each serial number in the list exactly
 //	    once that it is revoked.
+//	memory MOST N ARGS...
+//	    Run the plugin with these arguments on N serial numbers; it may take MOST
+//	    megabytes of memory. The race detector takes many times as much, so this
+//	    is for the binary as it is released.
 //	[!] all-recorded LIST
 //	    The CA's database holds a revocation of every serial number in the list.
 
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -32,12 +40,37 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 )
 
 // TestMass runs the scripts in testdata/mass, whose batches keep all processors
 // busy, apart from those that look at the time.
 func TestMass(t *testing.T) {
 	testscript.Run(t, scriptParams("testdata/mass"))
+}
+
+// TestMemory runs the scripts in testdata/memory with the binary as it is
+// released.
+func TestMemory(t *testing.T) {
+	testscript.Run(t, releasedParams(t, "testdata/memory"))
+}
+
+// releasedParams are the parameters of scripts whose plugin is built as it is
+// released.
+func releasedParams(t *testing.T, dir string) testscript.Params {
+	bin := t.TempDir()
+	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	params := scriptParams(dir)
+	params.Setup = func(env *testscript.Env) error {
+		err := setupScript(env)
+		env.Setenv("PATH", bin+":"+env.Getenv("PATH"))
+		return err
+	}
+	return params
 }
 
 // peakMain is the program peak: it runs a program, whose standard output is lost,
@@ -50,6 +83,52 @@ func peakMain() {
 		refuse(err)
 	}
 	fmt.Println(cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss >> 10)
+}
+
+func cmdMemory(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) < 3 {
+		ts.Fatalf("usage: memory MOST N ARGS...")
+	}
+	most, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	ts.Check(ts.Exec("peak", append([]string{"step-revoke-plugin"}, append(args[2:], "--from", listOfSerials(ts, n))...)...))
+	peak, err := strconv.ParseInt(strings.TrimSpace(ts.ReadFile("stdout")), 10, 64)
+	ts.Check(err)
+	fmt.Printf("%-45s %8d MB (at most %d)\n", fmt.Sprintf("memory, %d serial numbers %v", n, args[2:]), peak, most)
+	if peak > int64(most) {
+		ts.Fatalf("%d MB, more than %d", peak, most)
+	}
+}
+
+// halfWrittenMain is the program half-written: it writes a journal, JOURNAL, in
+// which there is room for half a line more, and again when there is more room.
+func halfWrittenMain() {
+	j := &journal{}
+	check := func(err error) {
+		if err != nil {
+			refuse(err)
+		}
+	}
+	check(j.open(os.Args[1]))
+	var before unix.Rlimit
+	check(unix.Getrlimit(unix.RLIMIT_FSIZE, &before))
+	check(j.write(&object{Serial: "1"}))
+	check(unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: uint64(j.end + j.end/2), Max: before.Max}))
+	if err := j.write(&object{Serial: "2"}); !errors.Is(err, unix.EFBIG) {
+		refuse(fmt.Sprintf("error %v, want EFBIG", err))
+	}
+	check(unix.Setrlimit(unix.RLIMIT_FSIZE, &before))
+	check(j.write(&object{Serial: "3"}))
+	check(j.close())
+}
+
+// listOfSerials writes N new serial numbers to a file.
+func listOfSerials(ts *testscript.TestScript, n int) (file string) {
+	file = ts.MkAbs("serials")
+	ts.Check(os.WriteFile(file, []byte(strings.Join(newSerials(n), "\n")), 0o600))
+	return file
 }
 
 // newSerials are so many serial numbers as step-ca chooses them.

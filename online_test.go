@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/smallstep/certificates/api"
+	"github.com/smallstep/certificates/ca"
 )
 
 // answerWith is a handler that gives one answer.
@@ -142,6 +144,38 @@ func TestNotSent(t *testing.T) {
 	err := ca.Revoke(context.Background(), &api.RevokeRequest{Serial: "1", Passive: true})
 	if got := statusOf(err); got != statusFailed {
 		t.Errorf("status %s, want %s (error %v)", got, statusFailed, err)
+	}
+}
+
+// transport is a way to the CA that a test makes up.
+type transport func(*http.Request) (*http.Response, error)
+
+func (t transport) RoundTrip(req *http.Request) (*http.Response, error) { return t(req) }
+
+// TestAlert shows what an alert of TLS says about a revocation: nothing, once it
+// was sent, unless a client certificate may be what the CA refuses.
+func TestAlert(t *testing.T) {
+	t.Parallel()
+	alert := &net.OpError{Op: "remote error", Err: tls.AlertError(20)}
+	for _, tt := range []struct {
+		name  string
+		err   error
+		shown bool
+		want  status
+	}{
+		{"after the request", alert, false, statusUnknown},
+		{"after the request and a certificate", alert, true, statusFailed},
+		{"before the request", &unsentError{alert}, false, statusFailed},
+	} {
+		client, err := ca.NewClient("https://ca.test", ca.WithTransport(transport(func(*http.Request) (*http.Response, error) { return nil, tt.err })))
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := &online{url: &url.URL{Scheme: "https", Host: "ca.test"}, client: client, chains: new(atomic.Pointer[[][]*x509.Certificate]), shown: tt.shown}
+		err = o.Revoke(t.Context(), &api.RevokeRequest{Serial: "1", Passive: true})
+		if got := statusOf(err); got != tt.want {
+			t.Errorf("%s: status %s, want %s (error %v)", tt.name, got, tt.want, err)
+		}
 	}
 }
 
