@@ -119,6 +119,9 @@ func halfWrittenMain() {
 	if err := j.write(&object{Serial: "2"}); !errors.Is(err, unix.EFBIG) {
 		refuse(fmt.Sprintf("error %v, want EFBIG", err))
 	}
+	if info, err := j.file.Stat(); err != nil || info.Size() != j.end {
+		refuse("half a line was left")
+	}
 	check(unix.Setrlimit(unix.RLIMIT_FSIZE, &before))
 	check(j.write(&object{Serial: "3"}))
 	check(j.close())
