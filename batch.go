@@ -94,8 +94,11 @@ type outage struct {
 func (b *batch) run(ctx context.Context) error {
 	inFlight, cancel := afterwards(ctx, grace)
 	defer cancel()
-	workers := b.options.concurrency + b.ahead()
-	work, results := make(chan *job, workers), make(chan *job, workers) // nobody waits to hand one over
+	workers, most := b.options.concurrency, b.options.concurrency+b.ahead()
+	if !b.options.offline {
+		workers = most
+	}
+	work, results := make(chan *job, most), make(chan *job, most) // nobody waits to hand one over
 	defer close(work)
 	b.slots, b.ended = make(chan struct{}, b.options.concurrency), make(chan struct{})
 	for range workers {
@@ -156,15 +159,18 @@ func (b *batch) run(ctx context.Context) error {
 	}
 }
 
-// tune fits Go's runtime to a batch online. There is little in memory, so the
-// collector need not run all the time; and of a CA on the same host this process
-// would take the time that it waits for it: half of the processors is more than
-// enough to keep the CA busy.
+// tune fits Go's runtime to a batch. Offline a thread that waits for the disk
+// keeps its processor, as Go sees it: with twice as many the others are busy
+// meanwhile. Online there is little in memory, so the collector need not run all
+// the time; and of a CA on the same host this process would take the time that it
+// waits for it: half of the processors is more than enough to keep the CA busy.
 func (b *batch) tune() (restore func()) {
+	processors := runtime.GOMAXPROCS(0)
 	if b.options.offline {
-		return func() {}
+		runtime.GOMAXPROCS(2 * processors)
+		return func() { runtime.GOMAXPROCS(processors) }
 	}
-	percent, processors := debug.SetGCPercent(400), runtime.GOMAXPROCS(0)
+	percent := debug.SetGCPercent(400)
 	runtime.GOMAXPROCS(max(1, processors/2))
 	return func() {
 		debug.SetGCPercent(percent)
@@ -213,14 +219,10 @@ func (b *batch) most() int {
 	return b.options.concurrency + b.ahead()
 }
 
-// ahead is how many jobs may be with a worker and wait for a slot, with their
-// token signed: a CA need not wait for that.
-func (b *batch) ahead() int {
-	if b.options.offline {
-		return 0 // the time that a token takes is the authority's own
-	}
-	return b.options.concurrency / 4
-}
+// ahead is how many jobs may be waiting for a slot. Online each is with a worker
+// that signs its token meanwhile: a CA need not wait for that. Offline that time
+// is the authority's own, and a worker that is done just finds the next job.
+func (b *batch) ahead() int { return b.options.concurrency / 4 }
 
 // handOut notes that a worker has taken the job that pick has returned.
 func (b *batch) handOut(j *job) {
@@ -438,9 +440,7 @@ func (b *batch) send(ctx context.Context, o *outcome) error {
 		return err
 	}
 	o.attempts++
-	ctx, cancel := context.WithTimeout(client.NewRequestIDContext(ctx, o.requestID), b.options.timeout)
-	defer cancel()
-	return b.ca.Revoke(ctx, &api.RevokeRequest{
+	return b.ca.Revoke(client.NewRequestIDContext(ctx, o.requestID), &api.RevokeRequest{
 		Serial: serial, OTT: token, Reason: b.options.reason, ReasonCode: b.options.reasonCode.code, Passive: true,
 	})
 }

@@ -339,12 +339,14 @@ func (f *offline) checkKnown(ctx context.Context, list []target) error {
 	return nil
 }
 
-// Revoke does not wait longer for a database server than ctx lasts. Files answer
-// at once, and are about to be closed.
+// Revoke does not wait longer for a database server than --timeout says, and ctx
+// lasts. Files answer at once, and are about to be closed.
 func (f *offline) Revoke(ctx context.Context, req *api.RevokeRequest) error {
 	if databaseFiles(f.config.DB) != nil {
 		return f.note(f.record(context.WithoutCancel(ctx), req))
 	}
+	ctx, cancel := context.WithTimeout(ctx, f.options.timeout)
+	defer cancel()
 	done := make(chan error, 1)
 	f.sent.Go(func() { done <- f.record(context.WithoutCancel(ctx), req) })
 	select {

@@ -238,6 +238,8 @@ func (o *online) Close(context.Context) error {
 
 // Revoke sends one revocation. The CA has confirmed it only if the error is nil.
 func (o *online) Revoke(ctx context.Context, req *api.RevokeRequest) error {
+	ctx, cancel := context.WithTimeout(ctx, o.timeout)
+	defer cancel()
 	resp, err := o.client.RevokeWithContext(ctx, req, nil)
 	switch {
 	case err == nil && resp.Status == "ok":

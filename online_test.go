@@ -171,7 +171,7 @@ func TestAlert(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		o := &online{url: &url.URL{Scheme: "https", Host: "ca.test"}, client: client, chains: new(atomic.Pointer[[][]*x509.Certificate]), shown: tt.shown}
+		o := &online{url: &url.URL{Scheme: "https", Host: "ca.test"}, client: client, timeout: time.Minute, chains: new(atomic.Pointer[[][]*x509.Certificate]), shown: tt.shown}
 		err = o.Revoke(t.Context(), &api.RevokeRequest{Serial: "1", Passive: true})
 		if got := statusOf(err); got != tt.want {
 			t.Errorf("%s: status %s, want %s (error %v)", tt.name, got, tt.want, err)

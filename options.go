@@ -78,7 +78,7 @@ type options struct {
 const (
 	defaultConcurrency = 64
 	serverConcurrency  = 2
-	filesConcurrency   = 256
+	filesConcurrency   = 512
 	maxConcurrency     = 1000
 )
 
