@@ -98,7 +98,7 @@ func (b *batch) run(ctx context.Context) error {
 	if !b.options.offline {
 		workers = most
 	}
-	work, results := make(chan *job, most), make(chan *job, most) // nobody waits to hand one over
+	work, results := make(chan *job, most), make(chan *job, most) // with room for all
 	defer close(work)
 	b.slots, b.ended = make(chan struct{}, b.options.concurrency), make(chan struct{})
 	for range workers {
@@ -127,22 +127,23 @@ func (b *batch) run(ctx context.Context) error {
 			b.stop(b.trouble) // no success for so long
 		}
 		j, wait := b.pick(now)
-		if j == nil && wait == 0 && b.inFlight == 0 {
+		if j != nil {
+			b.handOut(j)
+			work <- j
+			continue
+		}
+		var alarm <-chan time.Time
+		if wait > 0 {
+			alarm = time.After(wait)
+		} else if b.inFlight == 0 {
 			return b.end(ctx)
 		}
-		var out chan *job
-		var alarm <-chan time.Time
-		if j != nil {
-			out = work
-		} else if wait > 0 {
-			alarm = time.After(wait)
-		}
 		select {
-		case out <- j:
-			b.handOut(j)
 		case j := <-results:
-			b.inFlight--
 			b.settle(ctx, j, time.Now())
+			for len(results) > 0 { // without a look at all else after each
+				b.settle(ctx, <-results, time.Now())
+			}
 		case <-alarm:
 		case <-ticks.C:
 			b.report.progress.show()
@@ -161,12 +162,16 @@ func (b *batch) run(ctx context.Context) error {
 
 // tune fits Go's runtime to a batch. Offline a thread that waits for the disk
 // keeps its processor, as Go sees it: with twice as many the others are busy
-// meanwhile. Online there is little in memory, so the collector need not run all
-// the time; and of a CA on the same host this process would take the time that it
-// waits for it: half of the processors is more than enough to keep the CA busy.
+// meanwhile; and of the time that the memory of many takes, huge pages save most.
+// Online there is little in memory, so the collector need not run all the time;
+// and of a CA on the same host this process would take the time that it waits for
+// it: half of the processors is more than enough to keep the CA busy.
 func (b *batch) tune() (restore func()) {
 	processors := runtime.GOMAXPROCS(0)
 	if b.options.offline {
+		if b.report.many() {
+			preferHugePages()
+		}
 		runtime.GOMAXPROCS(2 * processors)
 		return func() { runtime.GOMAXPROCS(processors) }
 	}
@@ -224,7 +229,7 @@ func (b *batch) most() int {
 // is the authority's own, and a worker that is done just finds the next job.
 func (b *batch) ahead() int { return b.options.concurrency / 4 }
 
-// handOut notes that a worker has taken the job that pick has returned.
+// handOut notes that the job that pick has returned goes to a worker.
 func (b *batch) handOut(j *job) {
 	now := time.Now()
 	if j.first.IsZero() {
@@ -240,6 +245,7 @@ func (b *batch) handOut(j *job) {
 // settle decides what follows from an attempt. Once one has gone without an
 // answer, only a later one can tell whether it went through.
 func (b *batch) settle(ctx context.Context, j *job, now time.Time) {
+	b.inFlight--
 	a, _ := asAnswer(j.err)
 	status, code := statusOf(j.err), httpStatus(j.err)
 	if status == statusUnknown {

@@ -115,7 +115,9 @@ func halfWrittenMain() {
 	var before unix.Rlimit
 	check(unix.Getrlimit(unix.RLIMIT_FSIZE, &before))
 	check(j.write(&object{Serial: "1"}))
-	check(unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: uint64(j.end + j.end/2), Max: before.Max}))
+	less := before
+	setTo(&less.Cur, j.end+j.end/2)
+	check(unix.Setrlimit(unix.RLIMIT_FSIZE, &less))
 	if err := j.write(&object{Serial: "2"}); !errors.Is(err, unix.EFBIG) {
 		refuse(fmt.Sprintf("error %v, want EFBIG", err))
 	}
@@ -126,6 +128,9 @@ func halfWrittenMain() {
 	check(j.write(&object{Serial: "3"}))
 	check(j.close())
 }
+
+// setTo sets a limit, whose type differs from system to system.
+func setTo[T int64 | uint64](limit *T, n int64) { *limit = T(n) }
 
 // listOfSerials writes N new serial numbers to a file.
 func listOfSerials(ts *testscript.TestScript, n int) (file string) {
