@@ -33,6 +33,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -82,7 +83,11 @@ func peakMain() {
 	if err := cmd.Run(); err != nil {
 		refuse(err)
 	}
-	fmt.Println(cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss >> 10)
+	unit := int64(1 << 10) // of getrusage(2), but on macOS
+	if runtime.GOOS == "darwin" {
+		unit = 1
+	}
+	fmt.Println(int64(cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss) * unit >> 20)
 }
 
 func cmdMemory(ts *testscript.TestScript, _ bool, args []string) {
