@@ -162,7 +162,7 @@ func (b *batch) run(ctx context.Context) error {
 
 // tune fits Go's runtime to a batch. Offline a thread that waits for the disk
 // keeps its processor, as Go sees it: with twice as many the others are busy
-// meanwhile; and of the time that the memory of many takes, huge pages save most.
+// meanwhile. Of many, huge pages save most of the time that new memory takes.
 // Online there is little in memory, so the collector need not run all the time;
 // and of a CA on the same host this process would take the time that it waits for
 // it: half of the processors is more than enough to keep the CA busy.
