@@ -1,13 +1,7 @@
-//go:build unix
-
 package main
 
 // What the README says about --format json is the schema: its table is read
-// here, and everything that is printed has to conform to it. For scripts:
-//
-//	objects [STATUS...]
-//	    The last command has printed one object for each status, in this order,
-//	    and nothing else.
+// here, and objects have to conform to it.
 
 import (
 	"bytes"
@@ -26,8 +20,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/rogpeppe/go-internal/testscript"
 )
 
 // A field is a row of the table in the README.
@@ -141,23 +133,6 @@ func conform(line []byte) (status, error) {
 
 // object_ is object, whose name is taken there.
 type object_ = object
-
-func cmdObjects(ts *testscript.TestScript, neg bool, want []string) {
-	if neg {
-		ts.Fatalf("usage: objects [STATUS...]")
-	}
-	var got []string
-	for line := range strings.Lines(ts.ReadFile("stdout")) {
-		s, err := conform([]byte(line))
-		ts.Check(err)
-		got = append(got, string(s))
-	}
-	slices.Sort(got) // of several under way any may end first
-	want = slices.Sorted(slices.Values(want))
-	if !slices.Equal(got, want) {
-		ts.Fatalf("objects %q, want %q", got, want)
-	}
-}
 
 // TestJSONSchema makes sure that the README lists the fields of an object, all
 // of them in their order and with their types, and each status, and that its

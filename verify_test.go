@@ -1,13 +1,4 @@
-//go:build unix
-
 package main
-
-// One more command for scripts:
-//
-//	expired NAME AGO
-//	    Make NAME.crt, a certificate that expired some time ago, as the CA would
-//	    have issued it then: signed with the CA's key and stored in its database.
-//	    Sets $NAME.
 
 import (
 	"crypto"
@@ -23,45 +14,12 @@ import (
 	"math/big"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/smallstep/certificates/api"
-	"github.com/smallstep/nosql"
-	"go.step.sm/crypto/pemutil"
 )
-
-func cmdExpired(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 2 {
-		ts.Fatalf("usage: expired NAME AGO")
-	}
-	ago, err := time.ParseDuration(args[1])
-	ts.Check(err)
-	ca := current(ts)
-	issuer, err := certificateIn(filepath.Join(ca.dir, "certs", "intermediate_ca.crt"))
-	ts.Check(err)
-	key, err := pemutil.Read(filepath.Join(ca.dir, "secrets", "intermediate_ca_key"), pemutil.WithPasswordFile(filepath.Join(ca.dir, "password")))
-	ts.Check(err)
-	serial := new(big.Int).SetBytes([]byte(rand.Text()[:16]))
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: args[0]}, DNSNames: []string{args[0]},
-		NotBefore: time.Now().Add(-ago - time.Hour), NotAfter: time.Now().Add(-ago),
-	}, issuer, key.(crypto.Signer).Public(), key)
-	ts.Check(err)
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".crt"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
-	ts.Setenv(args[0], serial.String())
-	if ca.process != nil {
-		ts.Check(ca.stop())
-		defer func() { ts.Check(ca.start()) }()
-	}
-	db, err := nosql.New("badgerv2", filepath.Join(ca.dir, "db"))
-	ts.Check(err)
-	ts.Check(errors.Join(db.Set([]byte("x509_certs"), []byte(serial.String()), der), db.Close()))
-}
 
 // TestReadCRL shows which CRLs a CA that is a fake may offer, and which of them
 // prove something.

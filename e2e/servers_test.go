@@ -1,239 +1,28 @@
 //go:build unix
 
-package main
-
-// More commands for scripts: what surrounds a CA that is not online.
-//
-//	ca init db=badger|postgresql|mysql
-//	    The CA's database is Badger v1, or a database of its own on a server that
-//	    belongs to this test process. Sets $database, its name, and
-//	    $database_address and $database_password of the server.
-//	amend FILE
-//	    Merge the JSON in FILE into ca.json: objects are merged, arrays are
-//	    appended, and null removes. It may have $VARIABLES.
-//	query SQL
-//	    Ask the CA's database server; the rows of the answer become stdout.
-//	crl-number N
-//	    The CRL has this number, which each new CRL raises by one.
-//	foreign badger|bbolt PATH
-//	    Make a database that is not one of step-ca.
-//	give USER
-//	    Make the CA's files USER's, and step-ca a program that USER runs.
-//	listen NAME
-//	    Listen on a loopback address, $NAME, and end each connection.
-//	[!] contacted NAME
-//	    Somebody connected to $NAME.
-//
-// And conditions: postgresql and mysql (a server can be started), netns
-// (programs can be run without a network), root, sudo. With $CI set the first
-// three are true, or an error.
+package e2e
 
 import (
 	"bufio"
 	"crypto/rand"
 	"database/sql"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"net/url"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
-	"github.com/dgraph-io/badger/v2"
 	"github.com/go-sql-driver/mysql"
 	"github.com/rogpeppe/go-internal/testscript"
-	"go.etcd.io/bbolt"
 )
-
-func condition(name string) (bool, error) {
-	var err error
-	switch name {
-	case "root":
-		return os.Geteuid() == 0, nil
-	case "sudo":
-		_, err = exec.LookPath("sudo")
-		return err == nil, nil
-	case "tmpfs":
-		err = exec.Command("unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt").Run()
-	case "netns":
-		err = exec.Command("sh", "-c", withoutNetwork, "sh", "true").Run()
-	case "postgresql", "mysql":
-		_, err = servers[name].program()
-	default:
-		return false, fmt.Errorf("unknown condition %q", name)
-	}
-	if err != nil && os.Getenv("CI") != "" {
-		return false, fmt.Errorf("CI must have %s: %w", name, err)
-	}
-	return err == nil, nil
-}
-
-// withoutNetwork is a shell script that runs its arguments in a network
-// namespace that has no interface that is up.
-const withoutNetwork = `if [ "$(id -u)" = 0 ]; then exec unshare -n "$@"; else exec unshare -rn "$@"; fi`
-
-func cmdAmend(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 1 {
-		ts.Fatalf("usage: amend FILE")
-	}
-	file := filepath.Join(current(ts).dir, "config", "ca.json")
-	var config map[string]any
-	ts.Check(readJSON(file, &config))
-	var changes map[string]any
-	ts.Check(json.Unmarshal([]byte(os.Expand(ts.ReadFile(args[0]), ts.Getenv)), &changes))
-	b, err := json.MarshalIndent(amended(config, changes), "", "\t")
-	ts.Check(err)
-	ts.Check(os.WriteFile(file, b, 0o600))
-}
-
-// amended merges a change into a JSON value.
-func amended(old, change any) any {
-	switch change := change.(type) {
-	case map[string]any:
-		object, ok := old.(map[string]any)
-		if !ok {
-			return change
-		}
-		for name, value := range change {
-			if value == nil {
-				delete(object, name)
-			} else {
-				object[name] = amended(object[name], value)
-			}
-		}
-		return object
-	case []any:
-		array, _ := old.([]any)
-		return append(array, change...)
-	}
-	return change
-}
-
-func cmdForeign(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 2 {
-		ts.Fatalf("usage: foreign badger|bbolt PATH")
-	}
-	if args[0] == "badger" {
-		db, err := badger.Open(badger.DefaultOptions(ts.MkAbs(args[1])).WithLogger(nil))
-		ts.Check(err)
-		ts.Check(db.Close())
-		return
-	}
-	db, err := bbolt.Open(ts.MkAbs(args[1]), 0o600, nil)
-	ts.Check(err)
-	ts.Check(db.Update(func(tx *bbolt.Tx) error {
-		_, err := tx.CreateBucket([]byte("people"))
-		return err
-	}))
-	ts.Check(db.Close())
-}
-
-func cmdCRLNumber(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 1 {
-		ts.Fatalf("usage: crl-number N")
-	}
-	list, err := current(ts).crl()
-	ts.Check(err)
-	if list.Number.String() != args[0] {
-		ts.Fatalf("the CRL has the number %s", list.Number)
-	}
-}
-
-// listeners are what the command listen made, as address to *listener.
-var listeners sync.Map
-
-type listener struct{ connections atomic.Int32 }
-
-func cmdListen(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 1 {
-		ts.Fatalf("usage: listen NAME")
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	ts.Check(err)
-	ts.Defer(func() { l.Close() })
-	counted := &listener{}
-	listeners.Store(l.Addr().String(), counted)
-	ts.Setenv(args[0], l.Addr().String())
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			counted.connections.Add(1)
-			conn.Close()
-		}
-	}()
-}
-
-func cmdContacted(ts *testscript.TestScript, neg bool, args []string) {
-	if len(args) != 1 {
-		ts.Fatalf("usage: [!] contacted NAME")
-	}
-	l, ok := listeners.Load(ts.Getenv(args[0]))
-	if !ok {
-		ts.Fatalf("nobody listens on %s", args[0])
-	}
-	if n := l.(*listener).connections.Load(); (n == 0) != neg {
-		ts.Fatalf("%d connections to %s", n, args[0])
-	}
-}
-
-// An owner is the user whom the command give has given a CA.
-type owner struct {
-	credential *syscall.Credential
-	program    string // a step-ca where that user can run it
-}
-
-func cmdGive(ts *testscript.TestScript, neg bool, args []string) {
-	ca := current(ts)
-	if neg || len(args) != 1 || ca.process != nil {
-		ts.Fatalf("usage: give USER, while the CA is stopped")
-	}
-	credential, err := credentialOf(args[0])
-	ts.Check(err)
-	ts.Check(filepath.WalkDir(ca.dir, func(file string, _ fs.DirEntry, err error) error {
-		return errors.Join(err, os.Chown(file, int(credential.Uid), int(credential.Gid)))
-	}))
-	bin, err := tools()
-	ts.Check(err)
-	program := ts.MkAbs("step-ca")
-	ts.Check(ts.Exec("cp", filepath.Join(bin, "step-ca"), program))
-	ts.Check(os.Chmod(filepath.Dir(ts.MkAbs(".")), 0o711))
-	ca.owner = &owner{credential, program}
-}
-
-func credentialOf(name string) (*syscall.Credential, error) {
-	u, err := user.Lookup(name)
-	if err != nil {
-		return nil, err
-	}
-	uid, err := strconv.ParseUint(u.Uid, 10, 32)
-	if err != nil {
-		return nil, err
-	}
-	gid, err := strconv.ParseUint(u.Gid, 10, 32)
-	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, err
-}
-
-// run makes step-ca a program of the owner, if there is one.
-func (o *owner) run(cmd *exec.Cmd) {
-	if o != nil {
-		cmd.Path, cmd.SysProcAttr = o.program, &syscall.SysProcAttr{Credential: o.credential}
-	}
-}
 
 // A server is a database server that this test process starts when the first
 // script needs it, with one superuser. Its data are gone afterwards.
@@ -290,9 +79,11 @@ var servers = map[string]*server{
 	},
 }
 
-func (s *server) data() string            { return s.file("data") }
+func (s *server) data() string { return s.file("data") }
+
 func (s *server) file(name string) string { return filepath.Join(s.dir, name) }
-func (s *server) env() []string           { return append(os.Environ(), "TMPDIR="+s.dir) }
+
+func (s *server) env() []string { return append(os.Environ(), "TMPDIR="+s.dir) }
 
 // program finds the server's program, the newest where there are several.
 func (s *server) program() (string, error) {
@@ -439,40 +230,6 @@ func openSQL(kind, source string) (*sql.DB, error) {
 		kind = "pgx"
 	}
 	return sql.Open(kind, source)
-}
-
-// databaseConfig is the member db of ca.json for an option of ca init. A
-// database on a server is created, because it is not step-ca's creating one
-// that is tested.
-func databaseConfig(ts *testscript.TestScript, ca *scriptCA, option string) (map[string]any, error) {
-	kind, ok := strings.CutPrefix(option, "db=")
-	if kind == "badger" {
-		return map[string]any{"type": kind, "dataSource": filepath.Join(ca.dir, "badger-v1")}, nil
-	}
-	s := servers[kind]
-	if !ok || s == nil {
-		return nil, fmt.Errorf("ca init: unknown option %q", option)
-	}
-	s.once.Do(func() { s.err = s.start() })
-	if s.err != nil {
-		return nil, s.err
-	}
-	// An upper-case letter and a dash, which must be quoted everywhere.
-	name := fmt.Sprintf("stepCA-%d", s.made.Add(1))
-	quoted, existing := "\""+name+"\"", "postgres"
-	if kind == "mysql" {
-		quoted, existing = "`"+name+"`", "mysql"
-	}
-	if _, err := s.exec(kind, existing, "CREATE DATABASE "+quoted); err != nil {
-		return nil, err
-	}
-	ts.Setenv("database", name)
-	ts.Setenv("database_address", s.address)
-	ts.Setenv("database_password", s.password)
-	if kind == "mysql" { // the two ways of naming a database
-		return map[string]any{"type": kind, "dataSource": s.source(s, ""), "database": name}, nil
-	}
-	return map[string]any{"type": kind, "dataSource": s.source(s, name)}, nil
 }
 
 func cmdQuery(ts *testscript.TestScript, neg bool, args []string) {

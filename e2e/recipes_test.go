@@ -1,26 +1,13 @@
 //go:build unix
 
-package main
-
-// The recipes of the README, for scripts that run them as they stand:
-//
-//	excerpt TITLE LANGUAGE FILE
-//	    Write a block of code that stands in the README behind **TITLE.** to a
-//	    file; of several in this language the one that names the file, or the
-//	    first.
-//	job FILE
-//	    Read the one job in a file of GitHub Actions or GitLab CI, and write each
-//	    of its steps that are shell as a script with the job's variables:
-//	    step1.sh, …; ${{ vars.X }} is $X, ${{ secrets.X }} what the file $X holds.
-//	published
-//	    Let go install find this very module where it looks for modules, so that
-//	    it makes a program in $GOBIN, which is in $PATH.
+package e2e
 
 import (
 	"archive/zip"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
@@ -117,7 +104,7 @@ var publish = sync.OnceValues(func() (map[string]string, error) {
 	if err := os.MkdirAll(proxy, 0o700); err != nil {
 		return nil, err
 	}
-	goMod, err := os.ReadFile("go.mod")
+	goMod, err := os.ReadFile("../go.mod")
 	if err != nil {
 		return nil, err
 	}
@@ -141,14 +128,14 @@ var publish = sync.OnceValues(func() (map[string]string, error) {
 	if err := json.Unmarshal(out, &env); err != nil {
 		return nil, err
 	}
-	real, cache := env["GOMODCACHE"], filepath.Join(dir, "mod")
+	modules, cache := env["GOMODCACHE"], filepath.Join(dir, "mod")
 	for _, deep := range []string{".", "github.com", "cache", "cache/download", "cache/download/github.com"} {
-		if err := linkAll(filepath.Join(real, deep), filepath.Join(cache, deep)); err != nil {
+		if err := linkAll(filepath.Join(modules, deep), filepath.Join(cache, deep)); err != nil {
 			return nil, err
 		}
 	}
 	env["GOMODCACHE"], env["GOBIN"] = cache, filepath.Join(dir, "go", "bin")
-	env["GOPROXY"], env["GOSUMDB"] = "file://"+filepath.Join(dir, "proxy")+",file://"+filepath.Join(real, "cache", "download"), "off"
+	env["GOPROXY"], env["GOSUMDB"] = "file://"+filepath.Join(dir, "proxy")+",file://"+filepath.Join(modules, "cache", "download"), "off"
 	env["GOFLAGS"], env["CGO_ENABLED"] = "-trimpath -buildvcs=false -modcacherw", "0"
 	return env, nil
 })
@@ -173,9 +160,14 @@ func linkAll(from, to string) error {
 
 // zipModule makes a module's archive of the files that the program is built of.
 func zipModule(file, prefix string) error {
-	sources, err := filepath.Glob("*.go")
-	if err != nil {
-		return err
+	root := os.DirFS("..")
+	files := []string{"go.mod", "go.sum", "LICENSE"}
+	for _, pattern := range []string{"*.go", "internal/*/*.go"} {
+		sources, err := fs.Glob(root, pattern)
+		if err != nil {
+			return err
+		}
+		files = append(files, sources...)
 	}
 	f, err := os.Create(file)
 	if err != nil {
@@ -183,8 +175,8 @@ func zipModule(file, prefix string) error {
 	}
 	defer f.Close()
 	z := zip.NewWriter(f)
-	for _, name := range append(sources, "go.mod", "go.sum", "LICENSE") {
-		text, err := os.ReadFile(name)
+	for _, name := range files {
+		text, err := fs.ReadFile(root, name)
 		if err != nil {
 			return err
 		}
@@ -197,4 +189,9 @@ func zipModule(file, prefix string) error {
 		}
 	}
 	return z.Close()
+}
+
+// shellQuote makes a value one word of a shell script.
+func shellQuote(value string) string {
+	return "'" + strings.ReplaceAll(value, "'", `'\''`) + "'"
 }

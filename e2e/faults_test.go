@@ -1,49 +1,6 @@
 //go:build unix
 
-package main
-
-// More commands for scripts: what breaks between the program and the CA.
-//
-//	proxy NAME [http1]
-//	    Start a reverse proxy in front of the CA, which must run: it gives the
-//	    proxy a certificate. Sets $NAME_url, and $NAME_alias for the same with a
-//	    host name that is none of the CA's. Requests appear in $WORK/NAME.log.
-//	    One that has left comes back.
-//	relay NAME [ADDRESS]
-//	    Start a TCP proxy in front of the CA, or of what listens at the address.
-//	    Sets $NAME_url and $NAME_address.
-//	faults NAME WHAT FAULT...
-//	    The next requests for WHAT, the end of a path like revoke, meet these
-//	    faults in order; with ... as the last word the last one stays. Of a relay
-//	    WHAT is connection. Faults of a proxy are
-//	        pass        none
-//	        503, …      answer with this status, in HTML; 503:2 adds a Retry-After
-//	                    in seconds, 503@2 one with a date
-//	        spoil       let the CA answer, and answer 500
-//	        truncate    let the CA answer, and hand on half of it
-//	        lose        let the CA answer, and reset the connection
-//	        late        let the CA answer, and hand on nothing
-//	        hang        hand on nothing, and never answer
-//	        reset       reset the connection
-//	        hold        wait for "faults NAME held go", and hand on then
-//	        leave       let the CA answer, and refuse all connections from then on
-//	        chaos       lose one reply in five, reset the connection of one request
-//	                    in ten, and take up to 10 ms more than the CA
-//	    and those of a relay pass, reset, silent (accept and say nothing), lose
-//	    (reset when the CA's log shows that it has answered a revocation) and
-//	    stop=TEXT (hand on nothing any more from where the client sends the text).
-//	full NAME
-//	    Listen on a loopback address, $NAME, that answers no connection attempt.
-//	await FILE REGEXP
-//	    Wait until the file holds a match.
-//
-// And two programs:
-//
-//	exits CODE upon FILE REGEXP SIGNAL PROGRAM [args...]
-//	    Run a program, and send it the signal when the file, or its standard error
-//	    for -, holds a match. It must end within 5 seconds then.
-//	exits CODE within SECONDS PROGRAM [args...]
-//	    Run a program, which must not take longer.
+package e2e
 
 import (
 	"bytes"
@@ -54,14 +11,11 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	mathrand "math/rand/v2"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -71,10 +25,6 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 )
-
-// slack is added to what the program is allowed to take: the machine is busy.
-// With it the 5 seconds of many limits stay below the 10 of --timeout.
-const slack = 4500 * time.Millisecond
 
 // faulty is what a proxy and a relay have in common.
 type faulty struct {
@@ -207,8 +157,8 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		<-r.Context().Done()
 		panic(http.ErrAbortHandler)
 	case "chaos":
-		time.Sleep(mathrand.N(10 * time.Millisecond)) // the latency
-		switch n := mathrand.N(100); {
+		time.Sleep(rand.N(10 * time.Millisecond)) // the latency
+		switch n := rand.N(100); {
 		case n < 10:
 			resetConnection(r)
 		case n < 30:
@@ -404,107 +354,42 @@ func cmdFull(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Fatalf("its backlog is never full")
 }
 
-func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 2 {
-		ts.Fatalf("usage: await FILE REGEXP")
+// listeners are what the command listen made, as address to *listener.
+var listeners sync.Map
+
+type listener struct{ connections atomic.Int32 }
+
+func cmdListen(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: listen NAME")
 	}
-	re, file := regexp.MustCompile("(?m)"+args[1]), ts.MkAbs(args[0])
-	for deadline := time.Now().Add(tooLong); ; time.Sleep(10 * time.Millisecond) {
-		text, err := os.ReadFile(file)
-		switch {
-		case re.Match(text):
-			return
-		case time.Now().After(deadline):
-			ts.Fatalf("%s never matches %s (%v):\n%s", args[0], args[1], err, text)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Defer(func() { l.Close() })
+	counted := &listener{}
+	listeners.Store(l.Addr().String(), counted)
+	ts.Setenv(args[0], l.Addr().String())
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			counted.connections.Add(1)
+			conn.Close()
 		}
-	}
+	}()
 }
 
-// uponMain is the program upon. It has the exit code of the program it runs,
-// or 125 when that was not as it must be.
-func uponMain() {
-	if len(os.Args) < 5 {
-		refuse("usage: upon FILE REGEXP SIGNAL PROGRAM [args...]")
+func cmdContacted(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 1 {
+		ts.Fatalf("usage: [!] contacted NAME")
 	}
-	file, re, signal := os.Args[1], regexp.MustCompile("(?m)"+os.Args[2]), unix.SignalNum("SIG"+os.Args[3])
-	cmd := exec.Command(os.Args[4], os.Args[5:]...)
-	var heard lockedBuffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, io.MultiWriter(os.Stderr, &heard)
-	if err := cmd.Start(); err != nil {
-		refuse(err)
+	l, ok := listeners.Load(ts.Getenv(args[0]))
+	if !ok {
+		ts.Fatalf("nobody listens on %s", args[0])
 	}
-	done := make(chan error, 1)
-	go func() { done <- cmd.Wait() }()
-	ticks := time.NewTicker(10 * time.Millisecond)
-	seen := func() bool {
-		text := heard.Bytes()
-		if file != "-" {
-			text, _ = os.ReadFile(file)
-		}
-		return re.Match(text)
+	if n := l.(*listener).connections.Load(); (n == 0) != neg {
+		ts.Fatalf("%d connections to %s", n, args[0])
 	}
-	for end := time.After(tooLong / 2); !seen(); {
-		select {
-		case <-ticks.C:
-		case <-done:
-			refuse("the program has ended before it was sent a signal")
-		case <-end:
-			_ = cmd.Process.Kill()
-			refuse("what the signal waits for does not happen")
-		}
-	}
-	if err := cmd.Process.Signal(signal); err != nil {
-		refuse(err)
-	}
-	select {
-	case <-done:
-	case <-time.After(5*time.Second + slack):
-		_ = cmd.Process.Kill()
-		refuse("the program did not end within 5 seconds")
-	}
-	os.Exit(cmd.ProcessState.ExitCode())
-}
-
-// withinMain is the program within.
-func withinMain() {
-	seconds, err := strconv.Atoi(os.Args[1])
-	if err != nil {
-		refuse(err)
-	}
-	cmd := exec.Command(os.Args[2], os.Args[3:]...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	start := time.Now()
-	if err := cmd.Start(); err != nil {
-		refuse(err)
-	}
-	timer := time.AfterFunc(tooLong, func() { _ = cmd.Process.Kill() })
-	_ = cmd.Wait()
-	timer.Stop()
-	if took := time.Since(start); took > time.Duration(seconds)*time.Second+slack {
-		refuse(fmt.Sprintf("the program took %s", took))
-	}
-	os.Exit(cmd.ProcessState.ExitCode())
-}
-
-func refuse(why any) {
-	fmt.Fprintf(os.Stderr, "%s: %v\n", filepath.Base(os.Args[0]), why)
-	os.Exit(125)
-}
-
-// A lockedBuffer can be read while it is written to.
-type lockedBuffer struct {
-	mu     sync.Mutex
-	buffer bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buffer.Write(p)
-}
-
-func (b *lockedBuffer) Bytes() []byte {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return slices.Clone(b.buffer.Bytes())
 }

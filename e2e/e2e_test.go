@@ -1,0 +1,417 @@
+//go:build unix
+
+// Package e2e holds the sessions of a user: scripts that run the plugin, as a
+// program of its own, with the real step and step-ca.
+//
+// The scripts are in testdata, in the language of testscript (see its
+// documentation) plus the commands below. A script starts without a controlling
+// terminal, in $WORK, with HOME, PATH, TMPDIR and STEPPATH=$WORK/ca. PATH holds
+// step, step-ca, the plugin, which is also $plugin, and the programs below. $tools
+// is the directory of step and step-ca.
+//
+// A CA:
+//
+//	ca init [crl] [remote] [db=badger|bbolt|postgresql|mysql|none]
+//	    Make a CA with step ca init. With crl it makes a new CRL at each revocation;
+//	    remote is remote management. The database is Badger v2, unless db= says
+//	    otherwise: badger is Badger v1, and postgresql and mysql are a database of
+//	    its own on a server that belongs to this test process; they set $database,
+//	    its name, and $database_address and $database_password of the server. The
+//	    CA's directory is $WORK/ca, with the files password (of the CA's keys),
+//	    provisioner-password (of the provisioner admin) and, without remote,
+//	    provisioner-key (the key itself, which saves the time that passwords take).
+//	    Sets $ca_url, $ca_fingerprint and $ca_kid.
+//	ca start [options of init]
+//	    Start step-ca and return when it serves; its log is $WORK/ca.log.
+//	ca stop, ca restart
+//	    Have step-ca shut down in good order, as before an offline revocation.
+//	ca kill
+//	    Kill step-ca.
+//	ca use NAME
+//	    Go on with another CA, in $WORK/NAME; its variables are $NAME_url, ….
+//	amend FILE
+//	    Merge the JSON in FILE into ca.json: objects are merged, arrays are
+//	    appended, and null removes. It may have $VARIABLES.
+//	give USER
+//	    Make the CA's files USER's, and step-ca a program that USER runs.
+//
+// Certificates:
+//
+//	issue NAME... [flags of step ca certificate]
+//	    Issue NAME.crt with NAME.key; sets $NAME to its serial number, and
+//	    $NAME_hex to the same in hexadecimal.
+//	expired NAME AGO
+//	    Make NAME.crt, a certificate that expired some time ago, as the CA would
+//	    have issued it then: signed with the CA's key and stored in its database.
+//	    Sets $NAME.
+//	refused NAME..., renews NAME...
+//	    The CA refuses to renew NAME.crt because it is revoked; it renews it.
+//	serials FILE N
+//	    Write N new serial numbers, of certificates that were never issued, to a
+//	    file, a line each.
+//
+// What the CA holds:
+//
+//	[!] crl SERIAL [CODE]
+//	    The CA's CRL, whose signature is verified, holds the serial number, with
+//	    this reason code (0: without one). Of a stopped CA the one in its
+//	    database counts, which nobody has renewed since.
+//	crl-number N
+//	    The CRL has this number, which each new CRL raises by one.
+//	[!] recorded SERIAL
+//	    The CA's database holds a revocation; its JSON becomes stdout.
+//	[!] all-recorded LIST
+//	    The CA's database holds a revocation of every serial number in the list.
+//	snapshot, unchanged
+//	    Remember the CA's database; it is what it was (CRLs apart, which step-ca
+//	    renews when it starts). Like recorded, they stop a running CA meanwhile,
+//	    because its database can be read by one process only.
+//	query SQL
+//	    Ask the CA's database server; the rows of the answer become stdout.
+//	foreign badger|bbolt PATH
+//	    Make a database that is not one of step-ca.
+//
+// What the plugin prints and writes:
+//
+//	exits CODE PROGRAM [args...]
+//	    Like exec, but the exit code must be this one.
+//	objects [STATUS...]
+//	    The last command has printed one object for each status, in this order,
+//	    and nothing else.
+//	await FILE REGEXP
+//	    Wait until the file holds a match.
+//	lines FILE N
+//	    Wait until the file has so many lines.
+//	journaled LIST JOURNAL
+//	    The journal has a header, and says of each serial number in the list exactly
+//	    once that it is revoked.
+//	killed TIMES JOURNAL PROGRAM [args...]
+//	    Run a program as often, and kill it each time when it has written some more
+//	    lines to its journal, a random number that leaves something to do.
+//	memory MOST N ARGS...
+//	    Run the plugin with these arguments on N serial numbers; it may take MOST
+//	    megabytes of memory.
+//
+// What breaks between the plugin and the CA:
+//
+//	proxy NAME [http1]
+//	    Start a reverse proxy in front of the CA, which must run: it gives the
+//	    proxy a certificate. Sets $NAME_url, and $NAME_alias for the same with a
+//	    host name that is none of the CA's. Requests appear in $WORK/NAME.log.
+//	    One that has left comes back.
+//	relay NAME [ADDRESS]
+//	    Start a TCP proxy in front of the CA, or of what listens at the address.
+//	    Sets $NAME_url and $NAME_address.
+//	faults NAME WHAT FAULT...
+//	    The next requests for WHAT, the end of a path like revoke, meet these
+//	    faults in order; with ... as the last word the last one stays. Of a relay
+//	    WHAT is connection. Faults of a proxy are
+//	        pass        none
+//	        503, …      answer with this status, in HTML; 503:2 adds a Retry-After
+//	                    in seconds, 503@2 one with a date
+//	        spoil       let the CA answer, and answer 500
+//	        truncate    let the CA answer, and hand on half of it
+//	        lose        let the CA answer, and reset the connection
+//	        late        let the CA answer, and hand on nothing
+//	        hang        hand on nothing, and never answer
+//	        reset       reset the connection
+//	        hold        wait for "faults NAME held go", and hand on then
+//	        leave       let the CA answer, and refuse all connections from then on
+//	        chaos       lose one reply in five, reset the connection of one request
+//	                    in ten, and take up to 10 ms more than the CA
+//	    and those of a relay pass, reset, silent (accept and say nothing), lose
+//	    (reset when the CA's log shows that it has answered a revocation) and
+//	    stop=TEXT (hand on nothing any more from where the client sends the text).
+//	full NAME
+//	    Listen on a loopback address, $NAME, that answers no connection attempt.
+//	listen NAME
+//	    Listen on a loopback address, $NAME, and end each connection.
+//	[!] contacted NAME
+//	    Somebody connected to $NAME.
+//
+// The recipes of the README:
+//
+//	excerpt TITLE LANGUAGE FILE
+//	    Write a block of code that stands in the README behind **TITLE.** to a
+//	    file; of several in this language the one that names the file, or the
+//	    first.
+//	job FILE
+//	    Read the one job in a file of GitHub Actions or GitLab CI, and write each
+//	    of its steps that are shell as a script with the job's variables:
+//	    step1.sh, …; ${{ vars.X }} is $X, ${{ secrets.X }} what the file $X holds.
+//	published
+//	    Let go install find this very module where it looks for modules, so that
+//	    it makes a program in $GOBIN, which is in $PATH.
+//
+// The programs, which run in processes of their own:
+//
+//	exits CODE at-terminal [-piped] DIALOGUE PROGRAM [args...]
+//	    Run a program at a pseudo-terminal of its own, with that as its standard
+//	    streams, or -piped with only /dev/tty left of it. Lines in the file
+//	    DIALOGUE are "? REGEXP" (wait for it to appear), "> TEXT" (type it, with
+//	    $VARIABLES, and press Enter), "< FILE" (type what a file holds, and press
+//	    Enter), "= KEYS" (type exactly this quoted Go string), "! TERM" (send the
+//	    signal) and "!! TERM" (send it to all that the program has started). What
+//	    was on the terminal becomes stdout, without control characters.
+//	exits CODE upon FILE REGEXP SIGNAL PROGRAM [args...]
+//	    Run a program, and send it the signal when the file, or its standard error
+//	    for -, holds a match. It must end within 5 seconds then.
+//	exits CODE within SECONDS PROGRAM [args...]
+//	    Run a program, which must not take longer.
+//	exec peak PROGRAM [args...]
+//	    Run a program without its standard output, and print the most memory it
+//	    had, in MB.
+//
+// And conditions: postgresql and mysql (a server can be started), netns
+// (programs can be run without a network), tmpfs (a file system can be mounted),
+// root, sudo. With $CI set the first four are true, or an error.
+//
+// The tests of one script alone have commands of their own: see TestImpostor,
+// and TestBench for benchmarks.
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
+)
+
+// tooLong is when a wait for another process counts as failed: an upper bound
+// that a loaded machine stays far below, not a delay.
+const tooLong = time.Minute
+
+// programs are what scripts can run besides step, step-ca and the plugin.
+var programs = map[string]func(){
+	"at-terminal": terminalMain,
+	"peak":        peakMain,
+	"upon":        uponMain,
+	"within":      withinMain,
+}
+
+func TestMain(m *testing.M) { testscript.Main(suite{m}, programs) }
+
+// A suite runs the tests of the package, with a directory for what they share.
+type suite struct{ *testing.M }
+
+// sharedDir holds the plugin, the tools and the CA templates of this test process.
+var sharedDir string
+
+func (s suite) Run() int {
+	leaveTerminal()
+	defer stopServers()
+	var err error
+	if sharedDir, err = os.MkdirTemp("", "step-revoke-test"); err == nil {
+		defer os.RemoveAll(sharedDir)
+		err = os.WriteFile(filepath.Join(sharedDir, "suppressions"), []byte(suppressions), 0o600)
+	}
+	if err == nil {
+		_, err = released()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return s.M.Run()
+}
+
+// leaveTerminal gives up the controlling terminal, so that a script that must
+// find none does not find that of the person who runs the tests. The process
+// stays in its group: Ctrl-C still ends it.
+func leaveTerminal() {
+	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
+	if err != nil {
+		return
+	}
+	defer tty.Close()
+	// To the leader of a session the kernel says goodbye with a SIGHUP.
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	_ = unix.IoctlSetInt(int(tty.Fd()), unix.TIOCNOTTY, 0)
+}
+
+// TestScripts runs the sessions in testdata/script, all of them in parallel.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, scriptParams("testdata/script"))
+}
+
+// TestMass runs the scripts in testdata/mass, whose batches keep all processors
+// busy, apart from those that look at the time.
+func TestMass(t *testing.T) {
+	params := scriptParams("testdata/mass")
+	params.Setup = func(env *testscript.Env) error { return setupWith(env, raced) }
+	testscript.Run(t, params)
+}
+
+// TestMemory runs the scripts in testdata/memory.
+func TestMemory(t *testing.T) {
+	testscript.Run(t, scriptParams("testdata/memory"))
+}
+
+// scriptParams are the harness: the environment and the commands of scripts.
+func scriptParams(dir string) testscript.Params {
+	return testscript.Params{
+		Dir:   dir,
+		Setup: setupScript,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"ca":           cmdCA,
+			"issue":        cmdIssue,
+			"refused":      cmdRefused,
+			"renews":       cmdRenews,
+			"crl":          cmdCRL,
+			"recorded":     cmdRecorded,
+			"all-recorded": cmdAllRecorded,
+			"memory":       cmdMemory,
+			"snapshot":     cmdSnapshot,
+			"unchanged":    cmdUnchanged,
+			"exits":        cmdExits,
+			"objects":      cmdObjects,
+			"expired":      cmdExpired,
+
+			"excerpt":   cmdExcerpt,
+			"job":       cmdJob,
+			"published": cmdPublished,
+
+			"amend":      cmdAmend,
+			"contacted":  cmdContacted,
+			"crl-number": cmdCRLNumber,
+			"foreign":    cmdForeign,
+			"give":       cmdGive,
+			"listen":     cmdListen,
+			"query":      cmdQuery,
+
+			"killed":    cmdKilled,
+			"journaled": cmdJournaled,
+			"lines":     cmdLines,
+			"serials":   cmdSerials,
+
+			"await":  cmdAwait,
+			"faults": cmdFaults,
+			"full":   cmdFull,
+			"proxy":  cmdProxy,
+			"relay":  cmdRelay,
+		},
+		Condition:          condition,
+		RequireUniqueNames: true,
+	}
+}
+
+// setupScript gives a script the plugin as it is released, or, if its name is
+// fault-…, with the race detector.
+func setupScript(env *testscript.Env) error {
+	if strings.HasPrefix(filepath.Base(env.WorkDir), "script-fault-") {
+		return setupWith(env, raced)
+	}
+	return setupWith(env, released)
+}
+
+func setupWith(env *testscript.Env, plugin func() (dir string, err error)) error {
+	bin, err := tools()
+	if err != nil {
+		return err
+	}
+	dir, err := plugin()
+	if err != nil {
+		return err
+	}
+	home := filepath.Join(env.WorkDir, "home")
+	if err := os.Mkdir(home, 0o700); err != nil {
+		return err
+	}
+	env.Setenv("HOME", home)
+	env.Setenv("STEPPATH", filepath.Join(env.WorkDir, "ca"))
+	env.Setenv("PATH", bin+":"+dir+":"+env.Getenv("PATH"))
+	env.Setenv("tools", bin)
+	env.Setenv("plugin", filepath.Join(dir, "step-revoke-plugin"))
+	// Otherwise the race detector has each process sleep a second at its end.
+	env.Setenv("GORACE", "atexit_sleep_ms=0 suppressions="+filepath.Join(sharedDir, "suppressions"))
+	s := &script{
+		env: []string{"HOME=" + home, "PATH=" + env.Getenv("PATH"), "TMPDIR=" + env.Getenv("TMPDIR")},
+		dir: env.WorkDir,
+		cas: map[string]*scriptCA{},
+		t:   env.T(),
+
+		faulty: map[string]*faulty{},
+	}
+	s.use("ca")
+	env.Values[scriptKey{}] = s
+	env.Defer(s.end)
+	return nil
+}
+
+type scriptKey struct{}
+
+// A script is the state of one running script.
+type script struct {
+	dir string   // $WORK
+	env []string // of step-ca and of the harness' own calls of step
+	cas map[string]*scriptCA
+	ca  *scriptCA // the one in use
+	t   testscript.T
+
+	faulty map[string]*faulty // proxies and relays
+}
+
+func current(ts *testscript.TestScript) *scriptCA {
+	return ts.Value(scriptKey{}).(*script).ca
+}
+
+func (s *script) use(name string) {
+	if s.cas[name] == nil {
+		dir := filepath.Join(s.dir, name)
+		s.cas[name] = &scriptCA{
+			name: name, dir: dir, env: append(slices.Clip(s.env), "STEPPATH="+dir),
+			renewals: make(chan string, 100),
+		}
+	}
+	s.ca = s.cas[name]
+}
+
+// end stops the CAs of a script, and shows the end of their logs if it failed.
+func (s *script) end() {
+	for _, ca := range s.cas {
+		if t, ok := s.t.(interface{ Failed() bool }); ok && t.Failed() {
+			ca.showLog(s.t)
+		}
+		if err := ca.stop(); err != nil {
+			s.t.Log(err)
+		}
+	}
+}
+
+func condition(name string) (bool, error) {
+	var err error
+	switch name {
+	case "root":
+		return os.Geteuid() == 0, nil
+	case "sudo":
+		_, err = exec.LookPath("sudo")
+		return err == nil, nil
+	case "tmpfs":
+		err = exec.Command("unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt").Run()
+	case "netns":
+		err = exec.Command("sh", "-c", withoutNetwork, "sh", "true").Run()
+	case "postgresql", "mysql":
+		_, err = servers[name].program()
+	default:
+		return false, fmt.Errorf("unknown condition %q", name)
+	}
+	if err != nil && os.Getenv("CI") != "" {
+		return false, fmt.Errorf("CI must have %s: %w", name, err)
+	}
+	return err == nil, nil
+}
+
+// withoutNetwork is a shell script that runs its arguments in a network
+// namespace that has no interface that is up.
+const withoutNetwork = `if [ "$(id -u)" = 0 ]; then exec unshare -n "$@"; else exec unshare -rn "$@"; fi`

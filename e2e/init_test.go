@@ -1,0 +1,232 @@
+//go:build unix
+
+package e2e
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// templateAddress is the address in a template; no CA ever listens there.
+const templateAddress = "127.0.0.1:1"
+
+// A template is a CA that scripts start from, because step ca init takes a
+// second. Two scripts may have copies of one, but a script never has two.
+type template struct {
+	dir, fingerprint, kid string
+}
+
+var templates = struct {
+	sync.Mutex
+	made map[string]*template
+}{made: map[string]*template{}}
+
+func getTemplate(name string, remote bool) (*template, error) {
+	templates.Lock()
+	defer templates.Unlock()
+	key := name
+	if remote {
+		key += "-remote"
+	}
+	if t := templates.made[key]; t != nil {
+		return t, nil
+	}
+	t, err := newTemplate(filepath.Join(sharedDir, key), remote)
+	if err == nil {
+		templates.made[key] = t
+	}
+	return t, err
+}
+
+func newTemplate(dir string, remote bool) (*template, error) {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
+	}
+	password, provisionerPassword := filepath.Join(dir, "password"), filepath.Join(dir, "provisioner-password")
+	for _, file := range []string{password, provisionerPassword} {
+		if err := os.WriteFile(file, []byte(rand.Text()+"\n"), 0o600); err != nil {
+			return nil, err
+		}
+	}
+	bin, err := tools()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(filepath.Join(bin, "step"), "ca", "init", "--name", filepath.Base(dir),
+		"--dns", "127.0.0.1", "--address", templateAddress, "--provisioner", "admin",
+		"--password-file", password, "--provisioner-password-file", provisionerPassword)
+	if remote {
+		cmd.Args = append(cmd.Args, "--remote-management")
+	}
+	cmd.Env = []string{"HOME=" + dir, "STEPPATH=" + dir, "PATH=" + os.Getenv("PATH")}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("step ca init: %w\n%s", err, out)
+	}
+	var defaults struct{ Fingerprint string }
+	if err := readJSON(filepath.Join(dir, "config", "defaults.json"), &defaults); err != nil {
+		return nil, err
+	}
+	var config struct {
+		Authority struct {
+			Provisioners []struct {
+				Key          struct{ Kid string }
+				EncryptedKey string
+			}
+		}
+	}
+	if err := readJSON(filepath.Join(dir, "config", "ca.json"), &config); err != nil {
+		return nil, err
+	}
+	t := &template{dir: dir, fingerprint: defaults.Fingerprint}
+	if p := config.Authority.Provisioners; len(p) > 0 {
+		t.kid = p[0].Key.Kid
+		cmd := exec.Command(filepath.Join(bin, "step"), "crypto", "jwe", "decrypt", "--password-file", provisionerPassword)
+		cmd.Stdin = strings.NewReader(p[0].EncryptedKey)
+		key, err := cmd.Output()
+		if err != nil {
+			return nil, fmt.Errorf("step crypto jwe decrypt: %w", err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "provisioner-key"), key, 0o600); err != nil {
+			return nil, err
+		}
+	}
+	return t, nil
+}
+
+func readJSON(file string, v any) error {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(b, v)
+}
+
+// init makes the CA's directory out of a template.
+func (ca *scriptCA) init(ts *testscript.TestScript, options []string) error {
+	t, err := getTemplate(ca.name, slices.Contains(options, "remote"))
+	if err != nil {
+		return err
+	}
+	if err := os.CopyFS(ca.dir, os.DirFS(t.dir)); err != nil {
+		return err
+	}
+	for _, secret := range []string{"password", "provisioner-password"} { // CopyFS does not keep the mode
+		if err := os.Chmod(filepath.Join(ca.dir, secret), 0o600); err != nil {
+			return err
+		}
+	}
+	ca.address = templateAddress
+	if err := ca.configure(t.dir, ca.dir); err != nil {
+		return err
+	}
+	file := filepath.Join(ca.dir, "config", "ca.json")
+	var config map[string]any
+	if err := readJSON(file, &config); err != nil {
+		return err
+	}
+	for _, option := range options {
+		switch option {
+		case "remote":
+		case "crl":
+			config["crl"] = map[string]any{"enabled": true, "generateOnRevoke": true}
+		case "db=bbolt":
+			config["db"] = map[string]any{"type": "bbolt", "dataSource": filepath.Join(ca.dir, "bbolt.db")}
+		case "db=none":
+			delete(config, "db")
+		default:
+			if config["db"], err = databaseConfig(ts, ca, option); err != nil {
+				return err
+			}
+		}
+	}
+	b, err := json.MarshalIndent(config, "", "\t")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(file, b, 0o600); err != nil {
+		return err
+	}
+	ts.Setenv(ca.name+"_fingerprint", t.fingerprint)
+	ts.Setenv(ca.name+"_kid", t.kid)
+	return ca.moveTo(ts, freeAddress())
+}
+
+// databaseConfig is the member db of ca.json for an option of ca init. A
+// database on a server is created, because it is not step-ca's creating one
+// that is tested.
+func databaseConfig(ts *testscript.TestScript, ca *scriptCA, option string) (map[string]any, error) {
+	kind, ok := strings.CutPrefix(option, "db=")
+	if kind == "badger" {
+		return map[string]any{"type": kind, "dataSource": filepath.Join(ca.dir, "badger-v1")}, nil
+	}
+	s := servers[kind]
+	if !ok || s == nil {
+		return nil, fmt.Errorf("ca init: unknown option %q", option)
+	}
+	s.once.Do(func() { s.err = s.start() })
+	if s.err != nil {
+		return nil, s.err
+	}
+	// An upper-case letter and a dash, which must be quoted everywhere.
+	name := fmt.Sprintf("stepCA-%d", s.made.Add(1))
+	quoted, existing := "\""+name+"\"", "postgres"
+	if kind == "mysql" {
+		quoted, existing = "`"+name+"`", "mysql"
+	}
+	if _, err := s.exec(kind, existing, "CREATE DATABASE "+quoted); err != nil {
+		return nil, err
+	}
+	ts.Setenv("database", name)
+	ts.Setenv("database_address", s.address)
+	ts.Setenv("database_password", s.password)
+	if kind == "mysql" { // the two ways of naming a database
+		return map[string]any{"type": kind, "dataSource": s.source(s, ""), "database": name}, nil
+	}
+	return map[string]any{"type": kind, "dataSource": s.source(s, name)}, nil
+}
+
+func cmdAmend(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: amend FILE")
+	}
+	file := filepath.Join(current(ts).dir, "config", "ca.json")
+	var config map[string]any
+	ts.Check(readJSON(file, &config))
+	var changes map[string]any
+	ts.Check(json.Unmarshal([]byte(os.Expand(ts.ReadFile(args[0]), ts.Getenv)), &changes))
+	b, err := json.MarshalIndent(amended(config, changes), "", "\t")
+	ts.Check(err)
+	ts.Check(os.WriteFile(file, b, 0o600))
+}
+
+// amended merges a change into a JSON value.
+func amended(old, change any) any {
+	switch change := change.(type) {
+	case map[string]any:
+		object, ok := old.(map[string]any)
+		if !ok {
+			return change
+		}
+		for name, value := range change {
+			if value == nil {
+				delete(object, name)
+			} else {
+				object[name] = amended(object[name], value)
+			}
+		}
+		return object
+	case []any:
+		array, _ := old.([]any)
+		return append(array, change...)
+	}
+	return change
+}

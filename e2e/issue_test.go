@@ -1,0 +1,252 @@
+//go:build unix
+
+package e2e
+
+import (
+	"crypto"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/smallstep/nosql"
+	"go.step.sm/crypto/pemutil"
+)
+
+func cmdIssue(ts *testscript.TestScript, neg bool, args []string) {
+	n := slices.IndexFunc(args, func(s string) bool { return strings.HasPrefix(s, "-") })
+	if n < 0 {
+		n = len(args)
+	}
+	names, flags := args[:n], args[n:]
+	if neg || n == 0 {
+		ts.Fatalf("usage: issue NAME... [flags of step ca certificate]")
+	}
+	ca := current(ts)
+	for _, def := range [][2]string{
+		{"--provisioner", "admin"},
+		{"--provisioner-password-file", filepath.Join(ca.dir, "provisioner-password")},
+	} {
+		if !slices.Contains(flags, def[0]) {
+			flags = append(flags, def[0], def[1])
+		}
+	}
+	errs := make([]error, n)
+	var group sync.WaitGroup
+	for i, name := range names {
+		crt, key := ts.MkAbs(name+".crt"), ts.MkAbs(name+".key")
+		group.Go(func() {
+			// Of requests at the same time a CA on MariaDB refuses some (a deadlock).
+			for range 3 {
+				out, err := ca.step(append([]string{"ca", "certificate", name, crt, key}, flags...)...)
+				if err == nil {
+					errs[i] = nil
+					return
+				}
+				errs[i] = fmt.Errorf("issuing %s: %w\n%s", name, err, out)
+			}
+		})
+	}
+	group.Wait()
+	ts.Check(errors.Join(errs...))
+	for _, name := range names {
+		crt, err := certificateIn(ts.MkAbs(name + ".crt"))
+		ts.Check(err)
+		ts.Setenv(name, crt.SerialNumber.String())
+		ts.Setenv(name+"_hex", fmt.Sprintf("%#x", crt.SerialNumber))
+	}
+}
+
+func certificateIn(file string) (*x509.Certificate, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(b)
+	if block == nil {
+		return nil, fmt.Errorf("%s holds no PEM", file)
+	}
+	return x509.ParseCertificate(block.Bytes)
+}
+
+// renew renews a certificate into another file. What step-ca logs about it is
+// returned too: the client learns nothing but that it is not authorized.
+func (ca *scriptCA) renew(ts *testscript.TestScript, name string) (log string, err error) {
+	for len(ca.renewals) > 0 {
+		<-ca.renewals
+	}
+	out, err := ca.step("ca", "renew", "--force", "--out", ts.MkAbs(name+".renewed"),
+		ts.MkAbs(name+".crt"), ts.MkAbs(name+".key"))
+	if err != nil {
+		err = fmt.Errorf("%s was not renewed: %s", name, out)
+	}
+	select {
+	case log = <-ca.renewals:
+	case <-time.After(tooLong):
+		err = errors.Join(err, errors.New("step-ca logged no request to renew"))
+	}
+	return log, err
+}
+
+func cmdRefused(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: refused NAME...")
+	}
+	for _, name := range args {
+		log, err := current(ts).renew(ts, name)
+		switch {
+		case err == nil:
+			ts.Fatalf("%s was renewed, so it is not revoked", name)
+		case !strings.Contains(log, "certificate has been revoked"):
+			ts.Fatalf("not because it is revoked: %v\n%s", err, log)
+		}
+	}
+}
+
+func cmdRenews(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: renews NAME...")
+	}
+	for _, name := range args {
+		_, err := current(ts).renew(ts, name)
+		ts.Check(err)
+	}
+}
+
+func cmdCRL(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) == 0 || len(args) > 2 || neg && len(args) > 1 {
+		ts.Fatalf("usage: crl SERIAL [CODE], or ! crl SERIAL")
+	}
+	list, err := current(ts).crl()
+	ts.Check(err)
+	serial, ok := new(big.Int).SetString(args[0], 10)
+	if !ok {
+		ts.Fatalf("%q is not a serial number", args[0])
+	}
+	i := slices.IndexFunc(list.RevokedCertificateEntries, func(e x509.RevocationListEntry) bool {
+		return e.SerialNumber.Cmp(serial) == 0
+	})
+	switch {
+	case i < 0 && !neg:
+		ts.Fatalf("the CRL does not hold %s", serial)
+	case i >= 0 && neg:
+		ts.Fatalf("the CRL holds %s", serial)
+	case neg || len(args) == 1:
+		return
+	}
+	entry := list.RevokedCertificateEntries[i]
+	coded := slices.ContainsFunc(entry.Extensions, func(e pkix.Extension) bool {
+		return e.Id.Equal([]int{2, 5, 29, 21}) // RFC 5280, section 5.3.1
+	})
+	if strconv.Itoa(entry.ReasonCode) != args[1] || coded != (args[1] != "0") {
+		ts.Fatalf("the CRL holds %s with reason code %d (extension: %t)", serial, entry.ReasonCode, coded)
+	}
+}
+
+// crl returns the CRL that the CA serves, or that its database holds, once it
+// is shown to be the CA's.
+func (ca *scriptCA) crl() (*x509.RevocationList, error) {
+	var der []byte
+	var err error
+	if ca.process != nil {
+		der, err = ca.get("/1.0/crl")
+	} else {
+		var stored map[string]string
+		stored, err = ca.database()
+		var info struct{ DER []byte }
+		if err == nil {
+			err = json.Unmarshal([]byte(stored["x509_crl/crl"]), &info)
+		}
+		der = info.DER
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the CRL: %w", err)
+	}
+	list, err := x509.ParseRevocationList(der)
+	if err != nil {
+		return nil, err
+	}
+	issuer, err := certificateIn(filepath.Join(ca.dir, "certs", "intermediate_ca.crt"))
+	if err != nil {
+		return nil, err
+	}
+	return list, list.CheckSignatureFrom(issuer)
+}
+
+// get makes a request of the CA, as a relying party would.
+func (ca *scriptCA) get(path string) ([]byte, error) {
+	root, err := certificateIn(filepath.Join(ca.dir, "certs", "root_ca.crt"))
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(root)
+	client := http.Client{
+		Timeout:   tooLong,
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, DisableKeepAlives: true},
+	}
+	response, err := client.Get("https://" + ca.address + path)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", response.Status, body)
+	}
+	return body, err
+}
+
+func cmdCRLNumber(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: crl-number N")
+	}
+	list, err := current(ts).crl()
+	ts.Check(err)
+	if list.Number.String() != args[0] {
+		ts.Fatalf("the CRL has the number %s", list.Number)
+	}
+}
+
+func cmdExpired(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: expired NAME AGO")
+	}
+	ago, err := time.ParseDuration(args[1])
+	ts.Check(err)
+	ca := current(ts)
+	issuer, err := certificateIn(filepath.Join(ca.dir, "certs", "intermediate_ca.crt"))
+	ts.Check(err)
+	key, err := pemutil.Read(filepath.Join(ca.dir, "secrets", "intermediate_ca_key"), pemutil.WithPasswordFile(filepath.Join(ca.dir, "password")))
+	ts.Check(err)
+	serial := new(big.Int).SetBytes([]byte(rand.Text()[:16]))
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: serial, Subject: pkix.Name{CommonName: args[0]}, DNSNames: []string{args[0]},
+		NotBefore: time.Now().Add(-ago - time.Hour), NotAfter: time.Now().Add(-ago),
+	}, issuer, key.(crypto.Signer).Public(), key)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".crt"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
+	ts.Setenv(args[0], serial.String())
+	if ca.process != nil {
+		ts.Check(ca.stop())
+		defer func() { ts.Check(ca.start()) }()
+	}
+	db, err := nosql.New("badgerv2", filepath.Join(ca.dir, "db"))
+	ts.Check(err)
+	ts.Check(errors.Join(db.Set([]byte("x509_certs"), []byte(serial.String()), der), db.Close()))
+}
