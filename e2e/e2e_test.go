@@ -171,12 +171,15 @@
 package e2e
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -207,6 +210,8 @@ type suite struct{ *testing.M }
 var sharedDir string
 
 func (s suite) Run() int {
+	// Scripts wait more than they compute. What go test -parallel says comes later.
+	_ = flag.Set("test.parallel", strconv.Itoa(3*runtime.GOMAXPROCS(0)))
 	leaveTerminal()
 	defer stopServers()
 	var err error
@@ -242,6 +247,7 @@ func leaveTerminal() {
 
 // TestScripts runs the sessions in testdata/script, all of them in parallel.
 func TestScripts(t *testing.T) {
+	t.Parallel()
 	testscript.Run(t, scriptParams("testdata/script"))
 }
 

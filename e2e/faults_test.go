@@ -115,11 +115,7 @@ func cmdProxy(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	f := newFaulty(ts, args[0])
 	crt, key := ts.MkAbs(args[0]+".crt"), ts.MkAbs(args[0]+".key")
-	out, err := f.ca.step("ca", "certificate", args[0], crt, key, "--san", "127.0.0.1", "--san", "localhost",
-		"--provisioner", "admin", "--provisioner-password-file", filepath.Join(f.ca.dir, "provisioner-password"))
-	if err != nil {
-		ts.Fatalf("%v\n%s", err, out)
-	}
+	ts.Check(f.ca.issue(ts.MkAbs(args[0]), []string{"127.0.0.1", "localhost"}))
 	root, err := certificateIn(filepath.Join(f.ca.dir, "certs", "root_ca.crt"))
 	ts.Check(err)
 	pool := x509.NewCertPool()

@@ -126,6 +126,7 @@ func (c connInto) Read(b []byte) (int, error) {
 // TestImpostor shows that nothing but a request for the root certificate is
 // sent to a CA that has another root than the one with the fingerprint.
 func TestImpostor(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "impostor.txtar")
 	if err := os.WriteFile(file, []byte(impostorScript), 0o600); err != nil {
 		t.Fatal(err)

@@ -5,7 +5,9 @@ package e2e
 import (
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -119,8 +121,8 @@ func (ca *scriptCA) init(ts *testscript.TestScript, options []string) error {
 	if err := os.CopyFS(ca.dir, os.DirFS(t.dir)); err != nil {
 		return err
 	}
-	for _, secret := range []string{"password", "provisioner-password"} { // CopyFS does not keep the mode
-		if err := os.Chmod(filepath.Join(ca.dir, secret), 0o600); err != nil {
+	for _, secret := range []string{"password", "provisioner-password", "provisioner-key"} { // CopyFS does not keep the mode
+		if err := os.Chmod(filepath.Join(ca.dir, secret), 0o600); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
