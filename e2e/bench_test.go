@@ -27,33 +27,20 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/smallstep/certificates/api"
-	authoritypkg "github.com/smallstep/certificates/authority"
+	"github.com/smallstep/certificates/authority"
+	"github.com/smallstep/certificates/authority/config"
 	"github.com/smallstep/certificates/authority/provisioner"
 	"go.step.sm/crypto/jose"
 )
 
-// TestBench runs the scripts in testdata/bench, with the binary as it is
-// released and a few commands more than the other scripts have:
-//
-//	ratio NAME LIMIT RUNS OURS THEIRS
-//	    Run the commands OURS and THEIRS in turn, each with a new serial number,
-//	    RUNS times each. A command is a program with its arguments, SERIAL among
-//	    them, or a shell script, NAME.sh, which finds it in $serial. The median
-//	    of OURS may be at most LIMIT times that of THEIRS: a ratio within one
-//	    run, which other machines can be held to.
-//	bare-client LEAST N ROUNDS
-//	    Revoke N serial numbers online in one run, and N others with a client that
-//	    does nothing but post tokens that were signed beforehand, at the same
-//	    concurrency: the CA's ceiling. In ROUNDS turns, an odd number; we must reach
-//	    LEAST times its rate. What a run takes before and after the revocations,
-//	    the other benchmarks measure.
-//	bare-authority LEAST N ROUNDS
-//	    The same offline, against calls of the authority in a process of its own.
-//	pairs LEAST N ROUNDS
-//	    The same online, per revocation, against 80 pairs of step ca token and step
-//	    ca revoke that xargs -P 8 runs.
+// The most revocations that the plugin has under way at the same time, unless
+// --concurrency says otherwise: online, and offline on a database in files.
+const onlineConcurrency, filesConcurrency = 64, 512
+
+// TestBench runs the scripts in testdata/bench, which have a few commands more
+// than the others.
 func TestBench(t *testing.T) {
-	params := releasedParams(t, "testdata/bench")
+	params := scriptParams("testdata/bench")
 	params.Cmds["ratio"] = cmdRatio
 	params.Cmds["bare-client"] = cmdBareClient
 	params.Cmds["bare-authority"] = cmdBareAuthority
@@ -105,13 +92,15 @@ func signed(keyFile, audience string, n int) ([]revocation, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := newProvisionerKey(&provisioner.JWK{Name: "admin"}, audience, key, "kid", key.KeyID)
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.SignatureAlgorithm(key.Algorithm), Key: key}, new(jose.SignerOptions).WithType("JWT"))
 	if err != nil {
 		return nil, err
 	}
+	now := time.Now().Unix()
 	list := make([]revocation, n)
 	for i, serial := range newSerials(n) {
-		token, err := p.Token(serial)
+		claims := map[string]any{"iss": "admin", "sub": serial, "aud": audience, "jti": rand.Text(), "iat": now, "nbf": now, "exp": now + 300}
+		token, err := jose.Signed(signer).Claims(claims).CompactSerialize()
 		if err != nil {
 			return nil, err
 		}
@@ -219,7 +208,7 @@ func cmdBareClient(ts *testscript.TestScript, _ bool, args []string) {
 			return err
 		}
 		ts.Check(post(list[0])) // one connection for all
-		took, err := concurrently(defaultConcurrency, list[1:], post)
+		took, err := concurrently(onlineConcurrency, list[1:], post)
 		ts.Check(err)
 		client.CloseIdleConnections()
 		return took
@@ -248,34 +237,33 @@ func cmdBareAuthority(ts *testscript.TestScript, _ bool, args []string) {
 
 func init() { programs["call-authority"] = callAuthorityMain }
 
-// callAuthorityMain is the program call-authority: it opens the CA in ./ca as
-// the plugin does, and prints how long it takes to call the authority with each
-// token in a file.
+// callAuthorityMain is the program call-authority: it opens the CA in ./ca, and
+// prints how long it takes to call the authority with each token in a file.
 func callAuthorityMain() {
-	ctx := context.Background()
-	o := &options{offline: true, caConfig: "ca/config/ca.json", allowUnknown: true, timeout: time.Minute}
 	check := func(err error) {
 		if err != nil {
 			refuse(err)
 		}
 	}
-	check(readCAConfig(o))
-	f, err := newOffline(ctx, o, nil)
+	ca, err := config.LoadConfiguration("ca/config/ca.json")
 	check(err)
-	check(f.Open(ctx, nil))
+	password, err := os.ReadFile("ca/password")
+	check(err)
+	a, err := authority.New(ca, authority.WithPassword(bytes.TrimSpace(password)), authority.WithQuietInit())
+	check(err)
 	content, err := os.ReadFile(os.Args[1])
 	check(err)
 	var list []revocation
 	check(json.Unmarshal(content, &list))
-	ctx = provisioner.NewContextWithMethod(ctx, provisioner.RevokeMethod)
+	ctx := provisioner.NewContextWithMethod(context.Background(), provisioner.RevokeMethod)
 	took, err := concurrently(filesConcurrency, list, func(r revocation) error {
-		if _, err := f.authority.Authorize(ctx, r.Token); err != nil {
+		if _, err := a.Authorize(ctx, r.Token); err != nil {
 			return err
 		}
-		return f.authority.Revoke(ctx, &authoritypkg.RevokeOptions{Serial: r.Serial, OTT: r.Token, PassiveOnly: true})
+		return a.Revoke(ctx, &authority.RevokeOptions{Serial: r.Serial, OTT: r.Token, PassiveOnly: true})
 	})
 	check(err)
-	check(f.Close(ctx))
+	check(a.Shutdown())
 	fmt.Println(took)
 }
 

@@ -166,8 +166,27 @@
 // (programs can be run without a network), tmpfs (a file system can be mounted),
 // root, sudo. With $CI set the first four are true, or an error.
 //
-// The tests of one script alone have commands of their own: see TestImpostor,
-// and TestBench for benchmarks.
+// For benchmarks, with the build tag bench:
+//
+//	ratio NAME LIMIT RUNS OURS THEIRS
+//	    Run the commands OURS and THEIRS in turn, each with a new serial number,
+//	    RUNS times each. A command is a program with its arguments, SERIAL among
+//	    them, or a shell script, NAME.sh, which finds it in $serial. The median
+//	    of OURS may be at most LIMIT times that of THEIRS: a ratio within one
+//	    run, which other machines can be held to.
+//	bare-client LEAST N ROUNDS
+//	    Revoke N serial numbers online in one run, and N others with a client that
+//	    does nothing but post tokens that were signed beforehand, at the same
+//	    concurrency: the CA's ceiling. In ROUNDS turns, an odd number; we must reach
+//	    LEAST times its rate. What a run takes before and after the revocations,
+//	    the other benchmarks measure.
+//	bare-authority LEAST N ROUNDS
+//	    The same offline, against calls of the authority in a process of its own.
+//	pairs LEAST N ROUNDS
+//	    The same online, per revocation, against 80 pairs of step ca token and step
+//	    ca revoke that xargs -P 8 runs.
+//
+// Tests that have one script of their own add commands for it: see runSession.
 package e2e
 
 import (
