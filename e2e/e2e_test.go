@@ -190,8 +190,10 @@
 package e2e
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -200,6 +202,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -245,7 +248,29 @@ func (s suite) Run() int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	defer printSlowest()
 	return s.M.Run()
+}
+
+// took is how long each script has run, without what it waited for its turn.
+var took = struct {
+	sync.Mutex
+	scripts map[string]time.Duration
+}{scripts: map[string]time.Duration{}}
+
+// printSlowest shows where the time goes, if more than a few scripts have run.
+func printSlowest() {
+	const most = 10
+	if len(took.scripts) <= most {
+		return
+	}
+	slowest := slices.SortedFunc(maps.Keys(took.scripts), func(a, b string) int {
+		return cmp.Compare(took.scripts[b], took.scripts[a])
+	})
+	fmt.Printf("the %d slowest of %d scripts:\n", most, len(slowest))
+	for _, name := range slowest[:most] {
+		fmt.Printf("%7.1f s %s\n", took.scripts[name].Seconds(), name)
+	}
 }
 
 // leaveTerminal gives up the controlling terminal, so that a script that must
@@ -371,6 +396,14 @@ func setupWith(env *testscript.Env, plugin func() (dir string, err error)) error
 	s.use("ca")
 	env.Values[scriptKey{}] = s
 	env.Defer(s.end)
+	if t, ok := s.t.(interface{ Name() string }); ok {
+		start := time.Now()
+		env.Defer(func() {
+			took.Lock()
+			defer took.Unlock()
+			took.scripts[t.Name()] = time.Since(start)
+		})
+	}
 	return nil
 }
 
