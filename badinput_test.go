@@ -30,11 +30,11 @@ const badInputFile = "testdata/bad-input.txt"
 
 var updateBadInput = flag.Bool("update", false, "rewrite "+badInputFile+" with what the program does")
 
-// badInputScript is the session around the table: it sets up two CAs, and shows
-// that no block has changed their databases, while the same certificate can be
-// revoked by who does it right.
+// badInputScript is the session around the table. It sets up two CAs and shows
+// that no block has changed their databases, although the right command does
+// revoke the same certificate.
 const badInputScript = `
-# A CA with a token that was used, and that it would take again but for that.
+# A CA with a used token, which is wrong in nothing else.
 ca use other
 ca init
 exec sed -i.orig 's/"authority": {/"authority": {"disableIssuedAtCheck": true,/' other/config/ca.json
@@ -46,7 +46,7 @@ exits 0 step-revoke-plugin --token-file used.token $spent
 env STEPPATH=$WORK/ca
 snapshot
 
-# The CA whose certificates nobody revokes.
+# The CA of the certificates that no block revokes.
 ca use ca
 ca init
 exec step ca provisioner add ops --type JWK --create --password-file ca/password
@@ -107,7 +107,8 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
-// A badInput is a block of the table. Its strings hold variables of the script.
+// A badInput is a block of the table. All strings but env may hold variables of
+// the script.
 type badInput struct {
 	args   string
 	env    []string
@@ -115,8 +116,8 @@ type badInput struct {
 	code   int
 	stderr string
 
-	line     int // where it begins; the first line is 1
-	from, to int // the lines from exit on, which are those from <= i < to
+	line     int // the number of its first line, from 1
+	from, to int // its lines from exit on are lines[from:to]
 }
 
 // parseBadInputs reads the table. Its error begins with the number of a line.
@@ -204,11 +205,11 @@ func unexpand(text, table string, ts *testscript.TestScript) string {
 	return strings.NewReplacer(pairs...).Replace(text)
 }
 
-// databaseCopies are the copies of the CA's database, each for one block that
-// opens it: only one process can.
+// databaseCopies are copies of the CA's database, each for the one block that
+// opens it: a database is for one process.
 var databaseCopies = []string{"unknown", "expired", "remote"}
 
-// checkCopies makes sure that the copies of the CA's database are still that.
+// checkCopies makes sure that the copies of the CA's database are unchanged.
 func checkCopies(ts *testscript.TestScript) {
 	for _, name := range databaseCopies {
 		now, err := readBadger(ts.MkAbs("conf/" + name + ".db"))
@@ -219,10 +220,10 @@ func checkCopies(ts *testscript.TestScript) {
 	}
 }
 
-// makeBadInputs makes the files and variables of the table, and returns what
-// must not appear in any output.
+// makeBadInputs makes the files and variables of the table, and returns the
+// secrets in them.
 func makeBadInputs(ts *testscript.TestScript) secrets {
-	f := &badInputFixtures{fixtures{ts, secrets{}}}
+	f := &badInputFixtures{fixtures{TestScript: ts, secret: secrets{}}}
 	f.passwords()
 	f.certificates()
 	f.provisionerKeys()
@@ -340,7 +341,7 @@ func (f *badInputFixtures) tokens() {
 	f.secret.add(f.ReadFile("used.token"))
 }
 
-// servers starts what is not a CA.
+// servers starts two servers that are no CAs, and finds an address without one.
 func (f *badInputFixtures) servers() {
 	hello := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "hello") })
 	plain, page := httptest.NewServer(hello), httptest.NewTLSServer(hello)
@@ -396,7 +397,8 @@ func (f *badInputFixtures) configurations() {
 	}
 }
 
-// oneOfEachType are provisioners that cannot authorize a revocation.
+// oneOfEachType returns a provisioner of each type that cannot authorize a
+// revocation by name and password.
 func (f *badInputFixtures) oneOfEachType() (all []map[string]any) {
 	root := []byte(f.ReadFile("ca/certs/root_ca.crt"))
 	for name, more := range map[string]map[string]any{

@@ -64,19 +64,18 @@ func (f *fixtures) writePEM(name, blockType string, der []byte) {
 	f.write(name, pem.EncodeToMemory(&pem.Block{Type: blockType, Bytes: der}))
 }
 
-// newKey makes a private key, which stands in a file if that has a name.
+// newKey makes a private key and writes it.
 func (f *fixtures) newKey(file string) *ecdsa.PrivateKey {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	f.Check(err)
-	if file != "" {
-		der, err := x509.MarshalECPrivateKey(key)
-		f.Check(err)
-		f.writePEM(file, "EC PRIVATE KEY", der)
-	}
+	der, err := x509.MarshalECPrivateKey(key)
+	f.Check(err)
+	f.writePEM(file, "EC PRIVATE KEY", der)
 	return key
 }
 
-// sign writes a certificate for the public part of a key, and returns its DER.
+// sign makes a certificate for the public part of a key, writes it, and returns
+// its DER.
 func (f *fixtures) sign(file string, template, issuer *x509.Certificate, key, issuerKey crypto.Signer) []byte {
 	der, err := x509.CreateCertificate(rand.Reader, template, issuer, key.Public(), issuerKey)
 	f.Check(err)
@@ -107,12 +106,11 @@ func (f *fixtures) config(ca string) (config map[string]any) {
 	return config
 }
 
-// authority and provisioner are parts of a ca.json; the first provisioner is
-// the JWK provisioner admin.
 func authorityOf(config map[string]any) map[string]any {
 	return config["authority"].(map[string]any)
 }
 
+// provisionerOf returns a provisioner in a ca.json; the first one is admin.
 func provisionerOf(config map[string]any, i int) map[string]any {
 	return authorityOf(config)["provisioners"].([]any)[i].(map[string]any)
 }
@@ -124,8 +122,9 @@ func (f *fixtures) adminKey(ca string) *jose.JSONWebKey {
 	return key
 }
 
-// token makes a one-time token like those of step ca token, which was made at a
-// time and is valid for five minutes. Claims that are empty are left out.
+// token makes a one-time token like those of step ca token, valid for five
+// minutes from a time on. Claims are added to it; those that are empty are left
+// out.
 func (f *fixtures) token(key *jose.JSONWebKey, made time.Time, claims map[string]any) string {
 	all := map[string]any{
 		"iss": "admin", "jti": rand.Text(), "iat": made.Unix(), "nbf": made.Unix(), "exp": made.Add(5 * time.Minute).Unix(),

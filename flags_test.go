@@ -73,7 +73,7 @@ func checkPair(t *testing.T, a, b string, err error) {
 	case slices.Contains(strings.Fields(excluding[a]), b):
 		checkProblem(t, a+" and "+b, err, fmt.Sprintf("--%s and --%s exclude each other", a, b), excludingHints[a+" "+b])
 	case err != nil && strings.Contains(err.Error(), "exclude"):
-		t.Errorf("%v, but they do not", err)
+		t.Errorf("error %v, want no conflict", err)
 	}
 }
 

@@ -25,7 +25,7 @@ import (
 
 // hostile is a name that would change what a person sees, if it were shown as
 // it is: colours, a window's title, a line of its own, text from right to left,
-// a template of package ui. It is in all that comes from outside.
+// a template of package ui. All that comes from outside has it.
 const hostile = "x\x1b[31m\x1b]0;title\x07\r\nPWNED: \u202eabc\u2066\u200f\u009b31m\u2028\u0085\u200b\ufeff\x7f{{ \"PWN\" }}{{ \"ED2\" }}\b"
 
 const hostileScript = `
@@ -45,7 +45,8 @@ type hostileCase struct {
 	args     string
 	code     int
 	data     bool   // the output is JSON, with the hostile name in it
-	dialogue string // at a terminal, with any exit code
+	dialogue string // at a terminal
+	answered int    // the exit code after the dialogue
 }
 
 var hostileCases = map[string][]hostileCase{
@@ -99,7 +100,7 @@ var hostileCases = map[string][]hostileCase{
 		{args: "--provisioner $EVIL --password-file ca/provisioner-password --dry-run --format json $mike", data: true},
 		{args: "--provisioner people$EVIL --password-file ca/provisioner-password $mike", code: 1},
 		{args: "--password-file ca/provisioner-password $mike", code: 2, dialogue: "? Which provisioner\n= \"2\\r\"\n"},
-		{args: "--provisioner $EVIL $mike", code: 2, dialogue: "? to decrypt\n= \"\\x03\"\n"},
+		{args: "--provisioner $EVIL $mike", code: 2, dialogue: "? to decrypt\n= \"\\x03\"\n", answered: 130},
 		// What a CA answers.
 		{args: "$admin --ca-url $fake --root fake.crt $mike", code: 1},
 		{args: "--token-file good.token --ca-url $fake --root fake.crt $mike", code: 1},
@@ -121,7 +122,7 @@ var hostileCases = map[string][]hostileCase{
 	},
 }
 
-// A way to run the program, which decides on what may be shown.
+// A way is where the plugin runs; it decides what may be shown.
 type way struct {
 	name     string
 	terminal bool
@@ -130,41 +131,41 @@ type way struct {
 }
 
 var ways = []way{
-	{"piped", false, []string{"TERM=xterm", "STEPDEBUG=1"}, false},
-	{"no-color", true, []string{"TERM=xterm", "NO_COLOR=1", "STEPDEBUG=1"}, false},
-	{"dumb", true, []string{"TERM=dumb"}, false},
-	{"terminal", true, []string{"TERM=xterm", "STEPDEBUG=1"}, true},
+	{name: "piped", env: []string{"STEPDEBUG=1"}},
+	{name: "no-color", terminal: true, env: []string{"NO_COLOR=1", "STEPDEBUG=1"}},
+	{name: "dumb", terminal: true, env: []string{"TERM=dumb"}},
+	{name: "terminal", terminal: true, env: []string{"STEPDEBUG=1"}, colored: true},
 }
 
-// TestHostileNames shows whatever comes from outside, and looks for what a
-// terminal would take for something else than text.
+// TestHostileNames has the plugin show everything that comes from outside, and
+// makes sure that a terminal would take it for text.
 func TestHostileNames(t *testing.T) {
 	t.Parallel()
 	runSession(t, hostileScript, map[string]func(*testscript.TestScript, []string){
 		"hostile-names": func(ts *testscript.TestScript, _ []string) { makeHostile(&fixtures{TestScript: ts}) },
 		"hostile-cases": func(ts *testscript.TestScript, args []string) {
-			f := &fixtures{TestScript: ts}
-			ts.Setenv("EVIL_TOKEN", f.strangeToken(hostile))
-			f.write("good.token", []byte(f.strangeToken(ts.Getenv("mike"))))
+			makeHostileTokens(&fixtures{TestScript: ts})
 			// The group returns when all of its parallel cases have.
-			t.Run(args[0], func(t *testing.T) {
-				for i, c := range hostileCases[args[0]] {
-					chosen := []way{ways[0], ways[1+i%3]} // all three with each would take long
-					if c.dialogue != "" {
-						chosen = ways
-					}
-					for _, w := range chosen {
-						t.Run(w.name+"/"+c.args, func(t *testing.T) {
-							if args[0] == "online" { // the database is for one process
-								t.Parallel()
-							}
-							c.run(t, ts, w)
-						})
-					}
-				}
-			})
+			t.Run(args[0], func(t *testing.T) { runHostileCases(t, ts, args[0]) })
 		},
 	})
+}
+
+func runHostileCases(t *testing.T, ts *testscript.TestScript, group string) {
+	for i, c := range hostileCases[group] {
+		chosen := []way{ways[0], ways[1+i%3]} // all three with each would take long
+		if c.dialogue != "" {
+			chosen = ways
+		}
+		for _, w := range chosen {
+			t.Run(w.name+"/"+c.args, func(t *testing.T) {
+				if group == "online" { // the database is for one process
+					t.Parallel()
+				}
+				c.run(t, ts, w)
+			})
+		}
+	}
 }
 
 func (c hostileCase) run(t *testing.T, ts *testscript.TestScript, w way) {
@@ -178,13 +179,13 @@ func (c hostileCase) run(t *testing.T, ts *testscript.TestScript, w way) {
 	for i, arg := range args {
 		args[i] = os.Expand(arg, variable)
 	}
-	run := invocation{args: append(args, "--retry-for=0s"), env: w.env, terminal: w.terminal}
-	if w.terminal {
-		run.dialogue = c.dialogue
+	run, want := invocation{args: append(args, "--retry-for=0s"), env: w.env, terminal: w.terminal}, c.code
+	if w.terminal && c.dialogue != "" {
+		run.dialogue, want = c.dialogue, c.answered
 	}
 	got := run.run(t, ts)
-	if got.code != c.code && run.dialogue == "" {
-		t.Errorf("exit code %d, want %d", got.code, c.code)
+	if got.code != want {
+		t.Errorf("exit code %d, want %d", got.code, want)
 	}
 	shown := strings.ReplaceAll(got.stderr, "\r\n", "\n") // as a terminal does
 	checkClean(t, "standard output", got.stdout, false)
@@ -197,8 +198,8 @@ func (c hostileCase) run(t *testing.T, ts *testscript.TestScript, w way) {
 	}
 }
 
-// checkClean looks for what is not text. Where there may be colours they are
-// ours, but nothing of the hostile name is.
+// checkClean makes sure that only text is shown: without colour nothing but
+// printable characters, with colour at least nothing out of the hostile name.
 func checkClean(t *testing.T, where, shown string, colored bool) {
 	for _, part := range []string{"\x1b[31mx", "x\x1b[31m", "\x1b]0;", "title\x07", "\nPWNED", "\rPWNED", "PWNED2", "\u202e", "\u2066", "\u200f", "\u009b", "\u2028", "\u0085"} {
 		if strings.Contains(shown, part) {
@@ -238,7 +239,7 @@ func checkData(t *testing.T, output string) {
 
 const hostileFile = "file " + hostile
 
-// hostileSAN is what of the hostile name fits a subject alternative name.
+// hostileSAN is the hostile name as a subject alternative name, in ASCII.
 var hostileSAN = strings.Map(func(r rune) rune {
 	if r > unicode.MaxASCII {
 		return -1
@@ -283,10 +284,14 @@ func (f *fixtures) hostileCertificates() {
 	f.write("encrypted.key", pem.EncodeToMemory(block))
 }
 
-// strangeToken is a token that nobody would accept.
-func (f *fixtures) strangeToken(subject string) string {
+// makeHostileTokens makes tokens that nobody would accept.
+func makeHostileTokens(f *fixtures) {
 	key := &jose.JSONWebKey{Key: []byte(rand.Text() + rand.Text()), Algorithm: jose.HS256}
-	return f.token(key, time.Now(), map[string]any{"sub": subject, "iss": hostile, "aud": "https://ca.example.com/1.0/revoke"})
+	token := func(subject string) string {
+		return f.token(key, time.Now(), map[string]any{"sub": subject, "iss": hostile, "aud": "https://ca.example.com/1.0/revoke"})
+	}
+	f.Setenv("EVIL_TOKEN", token(hostile))
+	f.write("good.token", []byte(token(f.Getenv("mike"))))
 }
 
 // answerHostile is a CA that answers with the hostile name; the reason of a

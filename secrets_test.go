@@ -54,8 +54,8 @@ type flow struct {
 	typed string // a dialogue, if it is run at a terminal
 }
 
-// flows have a fresh token in $TOKEN and in the file $FRESH. What is given as
-// --token may be on the command line.
+// flows have a fresh token in $TOKEN and in the file $FRESH. This token may be
+// on the command line.
 var flows = map[string][]flow{
 	"online": {
 		{args: "$admin $victim"},
@@ -147,9 +147,9 @@ var flows = map[string][]flow{
 	},
 }
 
-// TestSecrets runs every flow with STEPDEBUG=1 and without, once as step's
-// plugin and once alone, and looks for each secret in all that is shown, and in
-// the command lines of all processes.
+// TestSecrets runs every flow as step's plugin and alone, one of them with
+// STEPDEBUG=1, and looks for each secret in all output and in the command lines
+// of all processes.
 func TestSecrets(t *testing.T) {
 	t.Parallel()
 	f := &flowFixtures{}
@@ -157,22 +157,7 @@ func TestSecrets(t *testing.T) {
 		"prepare-flows": func(ts *testscript.TestScript, _ []string) { f.prepare(ts) },
 		"run-flows": func(ts *testscript.TestScript, args []string) {
 			// The group returns when all of its parallel flows have.
-			t.Run(args[0], func(t *testing.T) {
-				for i, c := range flows[args[0]] {
-					for j, program := range []string{"step-revoke-plugin", "step"} {
-						run, fresh := invocation{asStep: program == "step"}, f.revokeToken("admin")
-						if (i+j)%2 == 0 {
-							run.env = []string{"STEPDEBUG=1"}
-						}
-						t.Run(fmt.Sprintf("%s/%s/%q", program, c.args, run.env), func(t *testing.T) {
-							if args[0] == "online" { // the database is for one process
-								t.Parallel()
-							}
-							f.run(t, c, run, fresh)
-						})
-					}
-				}
-			})
+			t.Run(args[0], func(t *testing.T) { f.runAll(t, args[0]) })
 			if f.watched.Load() == 0 {
 				t.Error("no command line was seen")
 			}
@@ -187,7 +172,7 @@ type flowFixtures struct {
 }
 
 func (f *flowFixtures) prepare(ts *testscript.TestScript) {
-	f.fixtures = fixtures{ts, secrets{}}
+	f.fixtures = fixtures{TestScript: ts, secret: secrets{}}
 	for _, name := range []string{"ca/password", "ca/provisioner-password"} {
 		f.secret.add(strings.TrimSpace(ts.ReadFile(name)))
 	}
@@ -283,6 +268,23 @@ func (f *flowFixtures) addKey(key any) {
 	}
 	if i := bytes.Index(der, numbers[0]); i < 0 {
 		f.Fatalf("the key is not in its own encoding")
+	}
+}
+
+func (f *flowFixtures) runAll(t *testing.T, group string) {
+	for i, c := range flows[group] {
+		for j, program := range []string{"step-revoke-plugin", "step"} {
+			run, fresh := invocation{asStep: program == "step"}, f.revokeToken("admin")
+			if (i+j)%2 == 0 {
+				run.env = []string{"STEPDEBUG=1"}
+			}
+			t.Run(fmt.Sprintf("%s/%s/%q", program, c.args, run.env), func(t *testing.T) {
+				if group == "online" { // the database is for one process
+					t.Parallel()
+				}
+				f.run(t, c, run, fresh)
+			})
+		}
 	}
 }
 
