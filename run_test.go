@@ -46,8 +46,8 @@ func (t wholeTest) Run(_ string, f func(testscript.T)) { f(t) }
 func (wholeTest) Parallel()                            {}
 func (wholeTest) Verbose() bool                        { return testing.Verbose() }
 
-// scriptVariable returns a function that looks up variables of a script. An unknown
-// one is an error of the test.
+// scriptVariable returns a function that looks up a variable of a script. The
+// test fails if the variable is not set.
 func scriptVariable(t *testing.T, ts *testscript.TestScript) func(name string) string {
 	return func(name string) string {
 		value := ts.Getenv(name)
@@ -58,8 +58,8 @@ func scriptVariable(t *testing.T, ts *testscript.TestScript) func(name string) s
 	}
 }
 
-// words replaces the variables of a command line and splits it at blanks. The
-// word ” is empty.
+// words replaces the variables of a command line and splits it at blanks. A word
+// of two apostrophes stands for an empty one.
 func words(line string, variable func(name string) string) []string {
 	all := strings.Fields(os.Expand(line, variable))
 	for i, word := range all {
