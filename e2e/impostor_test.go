@@ -16,8 +16,6 @@ import (
 	"math/big"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -127,20 +125,14 @@ func (c connInto) Read(b []byte) (int, error) {
 // sent to a CA that has another root than the one with the fingerprint.
 func TestImpostor(t *testing.T) {
 	t.Parallel()
-	file := filepath.Join(t.TempDir(), "impostor.txtar")
-	if err := os.WriteFile(file, []byte(impostorScript), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	params := scriptParams("")
-	params.Files = []string{file}
 	servers := map[string]*impostor{"impostor": {}, "relay": {}}
-	params.Cmds["impostors"] = func(ts *testscript.TestScript, _ bool, _ []string) {
+	impostors := func(ts *testscript.TestScript, _ []string) {
 		cert, root := selfMade(ts)
 		ts.Setenv("impostor", servers["impostor"].serve(ts, cert, root))
 		ts.Setenv("relay", servers["relay"].serve(ts, cert, []byte(ts.ReadFile("ca/certs/root_ca.crt"))))
 		ts.Setenv("relay_fingerprint", strings.Repeat("5a", 32))
 	}
-	params.Cmds["asked-for-root"] = func(ts *testscript.TestScript, _ bool, args []string) {
+	askedForRoot := func(ts *testscript.TestScript, args []string) {
 		s := servers[args[0]]
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -161,7 +153,9 @@ func TestImpostor(t *testing.T) {
 		}
 		s.heard.Reset()
 	}
-	testscript.Run(t, params)
+	runSession(t, impostorScript, map[string]func(*testscript.TestScript, []string){
+		"impostors": impostors, "asked-for-root": askedForRoot,
+	})
 }
 
 // selfMade is a certificate for 127.0.0.1 that is its own root.

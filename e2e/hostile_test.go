@@ -1,32 +1,23 @@
 //go:build unix
 
-package main
+package e2e
 
 import (
-	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
-	"errors"
 	"fmt"
-	"io"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 	"unicode"
 
-	"github.com/creack/pty"
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.step.sm/crypto/jose"
 	"go.step.sm/crypto/pemutil"
@@ -34,10 +25,10 @@ import (
 
 // hostile is a name that would change what a person sees, if it were shown as
 // it is: colours, a window's title, a line of its own, text from right to left,
-// a template of package ui. It is in all that comes from outside.
+// a template of package ui. All that comes from outside has it.
 const hostile = "x\x1b[31m\x1b]0;title\x07\r\nPWNED: \u202eabc\u2066\u200f\u009b31m\u2028\u0085\u200b\ufeff\x7f{{ \"PWN\" }}{{ \"ED2\" }}\b"
 
-const cleanScript = `
+const hostileScript = `
 ca init crl
 hostile-names
 amend provisioners.json
@@ -48,14 +39,14 @@ ca stop
 hostile-cases offline
 `
 
-// A hostileCase is a command line with $EVIL for the hostile name; like other
-// variables it is replaced after the line is split at blanks.
+// A hostileCase is a command line with $EVIL for the hostile name. It and the
+// other variables whose names begin with EVIL stay one word.
 type hostileCase struct {
 	args     string
 	code     int
-	question string // at a terminal, wait for this
-	keys     string // and type these
 	data     bool   // the output is JSON, with the hostile name in it
+	dialogue string // at a terminal
+	answered int    // the exit code after the dialogue
 }
 
 var hostileCases = map[string][]hostileCase{
@@ -108,8 +99,8 @@ var hostileCases = map[string][]hostileCase{
 		{args: "--provisioner $EVIL --password-file ca/provisioner-password --dry-run $mike"},
 		{args: "--provisioner $EVIL --password-file ca/provisioner-password --dry-run --format json $mike", data: true},
 		{args: "--provisioner people$EVIL --password-file ca/provisioner-password $mike", code: 1},
-		{args: "--password-file ca/provisioner-password $mike", code: 2, question: "Which provisioner", keys: "2\r"},
-		{args: "--provisioner $EVIL $mike", code: 2, question: "to decrypt", keys: "\x03"},
+		{args: "--password-file ca/provisioner-password $mike", code: 2, dialogue: "? Which provisioner\n= \"2\\r\"\n"},
+		{args: "--provisioner $EVIL $mike", code: 2, dialogue: "? to decrypt\n= \"\\x03\"\n", answered: 130},
 		// What a CA answers.
 		{args: "$admin --ca-url $fake --root fake.crt $mike", code: 1},
 		{args: "--token-file good.token --ca-url $fake --root fake.crt $mike", code: 1},
@@ -131,7 +122,7 @@ var hostileCases = map[string][]hostileCase{
 	},
 }
 
-// A way to run the program, which decides on what may be shown.
+// A way is where the plugin runs; it decides what may be shown.
 type way struct {
 	name     string
 	terminal bool
@@ -140,138 +131,75 @@ type way struct {
 }
 
 var ways = []way{
-	{"piped", false, []string{"TERM=xterm", "STEPDEBUG=1"}, false},
-	{"no-color", true, []string{"TERM=xterm", "NO_COLOR=1", "STEPDEBUG=1"}, false},
-	{"dumb", true, []string{"TERM=dumb"}, false},
-	{"terminal", true, []string{"TERM=xterm", "STEPDEBUG=1"}, true},
+	{name: "piped", env: []string{"STEPDEBUG=1"}},
+	{name: "no-color", terminal: true, env: []string{"NO_COLOR=1", "STEPDEBUG=1"}},
+	{name: "dumb", terminal: true, env: []string{"TERM=dumb"}},
+	{name: "terminal", terminal: true, env: []string{"STEPDEBUG=1"}, colored: true},
 }
 
-// TestHostileNames shows whatever comes from outside, and looks for what a
-// terminal would take for something else than text.
+// TestHostileNames has the plugin show everything that comes from outside, and
+// makes sure that a terminal would take it for text.
 func TestHostileNames(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "clean.txtar")
-	if err := os.WriteFile(file, []byte(cleanScript), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	params := scriptParams("")
-	params.Files = []string{file}
-	params.Cmds["hostile-names"] = func(ts *testscript.TestScript, _ bool, _ []string) { makeHostile(ts) }
-	params.Cmds["hostile-cases"] = func(ts *testscript.TestScript, _ bool, args []string) {
-		t := ts.Value(scriptKey{}).(*script).t.(inTurn).T
-		ts.Setenv("admin", "--provisioner admin --provisioner-password-file ca/provisioner-password")
-		ts.Setenv("EVIL_FILE", hostileFile)
-		ts.Setenv("EVIL_TOKEN", anyToken(ts, hostile))
-		ts.Check(os.WriteFile(ts.MkAbs("good.token"), []byte(anyToken(ts, ts.Getenv("mike"))), 0o600))
-		// The group returns when all of its parallel cases have.
-		t.Run(args[0], func(t *testing.T) {
-			for i, c := range hostileCases[args[0]] {
-				chosen := []way{ways[0], ways[1+i%3]} // all three with each would take long
-				if c.question != "" {
-					chosen = ways
+	t.Parallel()
+	runSession(t, hostileScript, map[string]func(*testscript.TestScript, []string){
+		"hostile-names": func(ts *testscript.TestScript, _ []string) { makeHostile(&fixtures{TestScript: ts}) },
+		"hostile-cases": func(ts *testscript.TestScript, args []string) {
+			makeHostileTokens(&fixtures{TestScript: ts})
+			// The group returns when all of its parallel cases have.
+			t.Run(args[0], func(t *testing.T) { runHostileCases(t, ts, args[0]) })
+		},
+	})
+}
+
+func runHostileCases(t *testing.T, ts *testscript.TestScript, group string) {
+	for i, c := range hostileCases[group] {
+		chosen := []way{ways[0], ways[1+i%3]} // all three with each would take long
+		if c.dialogue != "" {
+			chosen = ways
+		}
+		for _, w := range chosen {
+			t.Run(w.name+"/"+c.args, func(t *testing.T) {
+				if group == "online" { // the database is for one process
+					t.Parallel()
 				}
-				for _, w := range chosen {
-					t.Run(w.name+"/"+c.args, func(t *testing.T) {
-						if args[0] == "online" { // the database is for one process
-							t.Parallel()
-						}
-						c.run(t, ts, w)
-					})
-				}
-			}
-		})
-		if t.Failed() {
-			t.FailNow()
+				c.run(t, ts, w)
+			})
 		}
 	}
-	testscript.RunT(inTurn{t}, params)
 }
 
 func (c hostileCase) run(t *testing.T, ts *testscript.TestScript, w way) {
-	var args []string
-	for arg := range strings.FieldsSeq(os.Expand(c.args, func(name string) string {
-		if name == "admin" {
-			return ts.Getenv(name)
+	variable := scriptVariable(t, ts)
+	args := words(c.args, func(name string) string {
+		if strings.HasPrefix(name, "EVIL") {
+			return "${" + name + "}"
 		}
-		return "${" + name + "}"
-	})) {
-		args = append(args, os.Expand(arg, func(name string) string {
-			if name == "EVIL" {
-				return hostile
-			}
-			return ts.Getenv(name)
-		}))
+		return variable(name)
+	})
+	for i, arg := range args {
+		args[i] = os.Expand(arg, variable)
 	}
-	cmd := exec.Command(ts.Getenv("plugin"), append(args, "--retry-for=0s")...)
-	cmd.Dir = ts.Getenv("WORK")
-	for _, name := range []string{"HOME", "STEPPATH", "PATH", "TMPDIR", "GORACE"} {
-		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
+	run, want := invocation{args: append(args, "--retry-for=0s"), env: w.env, terminal: w.terminal}, c.code
+	if w.terminal && c.dialogue != "" {
+		run.dialogue, want = c.dialogue, c.answered
 	}
-	cmd.Env = append(cmd.Env, w.env...)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout = &stdout // JSON and tables go to a file as a rule
-	var err error
-	if w.terminal {
-		err = c.runAtTerminal(cmd, &stderr)
-	} else {
-		cmd.Stderr = &stderr
-		err = cmd.Run()
+	got := run.run(t, ts)
+	if got.code != want {
+		t.Errorf("exit code %d, want %d", got.code, want)
 	}
-	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
-		t.Fatal(err)
-	}
-	if code := cmd.ProcessState.ExitCode(); code != c.code && c.question == "" {
-		t.Errorf("exit code %d, want %d", code, c.code)
-	}
-	if c.question != "" && w.terminal && !strings.Contains(stderr.String(), c.question) {
-		t.Errorf("not asked: %q", c.question)
-	}
-	shown := strings.ReplaceAll(stderr.String(), "\r\n", "\n") // as a terminal does
-	checkClean(t, "standard output", stdout.String(), false)
+	shown := strings.ReplaceAll(got.stderr, "\r\n", "\n") // as a terminal does
+	checkClean(t, "standard output", got.stdout, false)
 	checkClean(t, "standard error", shown, w.colored)
 	if c.data {
-		checkData(t, stdout.String())
+		checkData(t, got.stdout)
 	}
 	if t.Failed() {
-		t.Logf("standard error:\n%q\nstandard output:\n%q", &stderr, &stdout)
+		t.Logf("standard error:\n%q\nstandard output:\n%q", got.stderr, got.stdout)
 	}
 }
 
-// runAtTerminal runs a program at a pseudo-terminal and collects what is shown
-// there, as it is.
-func (c hostileCase) runAtTerminal(cmd *exec.Cmd, shown *bytes.Buffer) error {
-	control, tty, err := pty.Open()
-	if err != nil {
-		return err
-	}
-	defer control.Close()
-	if err := pty.Setsize(control, &pty.Winsize{Rows: 50, Cols: 400}); err != nil {
-		return err
-	}
-	cmd.Stdin, cmd.Stderr = tty, tty
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	tty.Close()
-	defer time.AfterFunc(tooLong, func() { _ = cmd.Process.Kill() }).Stop()
-	keys := c.keys
-	for buffer := make([]byte, 4096); ; {
-		n, err := control.Read(buffer)
-		shown.Write(buffer[:n])
-		if keys != "" && strings.Contains(shown.String(), c.question) {
-			if _, err := io.WriteString(control, keys); err != nil {
-				return err
-			}
-			keys = ""
-		}
-		if err != nil {
-			return cmd.Wait()
-		}
-	}
-}
-
-// checkClean looks for what is not text. Where there may be colours they are
-// ours, but nothing of the hostile name is.
+// checkClean makes sure that only text is shown: without colour nothing but
+// printable characters, with colour at least nothing out of the hostile name.
 func checkClean(t *testing.T, where, shown string, colored bool) {
 	for _, part := range []string{"\x1b[31mx", "x\x1b[31m", "\x1b]0;", "title\x07", "\nPWNED", "\rPWNED", "PWNED2", "\u202e", "\u2066", "\u200f", "\u009b", "\u2028", "\u0085"} {
 		if strings.Contains(shown, part) {
@@ -311,7 +239,7 @@ func checkData(t *testing.T, output string) {
 
 const hostileFile = "file " + hostile
 
-// hostileSAN is what of the hostile name fits a subject alternative name.
+// hostileSAN is the hostile name as a subject alternative name, in ASCII.
 var hostileSAN = strings.Map(func(r rune) rune {
 	if r > unicode.MaxASCII {
 		return -1
@@ -321,60 +249,49 @@ var hostileSAN = strings.Map(func(r rune) rune {
 
 // makeHostile makes certificates, files, provisioners and a CA with the hostile
 // name.
-func makeHostile(ts *testscript.TestScript) {
-	f := &fixtures{ts: ts}
-	caCert, err := certificateIn(ts.MkAbs("ca/certs/intermediate_ca.crt"))
-	ts.Check(err)
-	caKey, err := pemutil.Read(ts.MkAbs("ca/secrets/intermediate_ca_key"), pemutil.WithPasswordFile(ts.MkAbs("ca/password")))
-	ts.Check(err)
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	ts.Check(err)
+func makeHostile(f *fixtures) {
+	f.hostileCertificates()
+	config := f.config("ca")
+	admin := provisionerOf(config, 0)
+	admin["name"] = hostile
+	people := map[string]any{"type": "ACME", "name": "people" + hostile}
+	f.writeJSON("provisioners.json", map[string]any{"authority": map[string]any{"provisioners": []any{admin, people}}})
+
+	server := httptest.NewTLSServer(http.HandlerFunc(answerHostile))
+	f.Defer(server.Close)
+	f.writePEM("fake.crt", "CERTIFICATE", server.Certificate().Raw)
+	f.Setenv("fake", server.URL)
+	f.Setenv("admin", "--provisioner admin --provisioner-password-file ca/provisioner-password")
+	f.Setenv("EVIL", hostile)
+	f.Setenv("EVIL_FILE", hostileFile)
+}
+
+func (f *fixtures) hostileCertificates() {
+	key := f.newKey("evil.key")
 	template := &x509.Certificate{
 		SerialNumber: new(big.Int).Lsh(big.NewInt(time.Now().UnixNano()), 60), Subject: pkix.Name{CommonName: hostile, Organization: []string{hostile}},
 		DNSNames: []string{hostileSAN}, EmailAddresses: []string{hostileSAN}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}
-	evil, err := x509.CreateCertificate(rand.Reader, template, caCert, key.Public(), caKey)
-	ts.Check(err)
-	f.writePEM("evil.crt", "CERTIFICATE", evil)
+	evil := f.sign("evil.crt", template, f.certificate("ca/certs/intermediate_ca.crt"), key, f.issuerKey())
 	f.writePEM(hostileFile, "CERTIFICATE", evil)
-	foreign, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	ts.Check(err)
-	f.writePEM("foreign.crt", "CERTIFICATE", foreign)
-	template.IsCA, template.BasicConstraintsValid = true, true
-	authority, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	ts.Check(err)
-	f.writePEM("ca.crt", "CERTIFICATE", authority)
 	f.write("type.pem", []byte(strings.ReplaceAll(string(pem.EncodeToMemory(&pem.Block{Type: "TYPE", Bytes: evil})), "TYPE", "\x1b[31m\u202e")))
-	der, err := x509.MarshalECPrivateKey(key)
-	ts.Check(err)
-	f.writePEM("evil.key", "EC PRIVATE KEY", der)
+	f.sign("foreign.crt", template, template, key, key)
+	template.IsCA, template.BasicConstraintsValid = true, true
+	f.sign("ca.crt", template, template, key, key)
 	block, err := pemutil.Serialize(key, pemutil.WithPassword([]byte("secret")))
-	ts.Check(err)
+	f.Check(err)
 	f.write("encrypted.key", pem.EncodeToMemory(block))
-
-	var config map[string]any
-	ts.Check(readJSON(ts.MkAbs("ca/config/ca.json"), &config))
-	admin := config["authority"].(map[string]any)["provisioners"].([]any)[0].(map[string]any)
-	admin["name"] = hostile
-	people := map[string]any{"type": "ACME", "name": "people" + hostile}
-	content, err := json.Marshal(map[string]any{"authority": map[string]any{"provisioners": []any{admin, people}}})
-	ts.Check(err)
-	f.write("provisioners.json", content)
-
-	server := httptest.NewTLSServer(http.HandlerFunc(answerHostile))
-	ts.Defer(server.Close)
-	f.writePEM("fake.crt", "CERTIFICATE", server.Certificate().Raw)
-	ts.Setenv("fake", server.URL)
 }
 
-// anyToken is a token that nobody would accept.
-func anyToken(ts *testscript.TestScript, subject string) string {
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.HS256, Key: []byte(rand.Text() + rand.Text())}, nil)
-	ts.Check(err)
-	raw, err := jose.Signed(signer).Claims(map[string]any{"sub": subject, "iss": hostile, "aud": "https://ca.example.com/1.0/revoke"}).CompactSerialize()
-	ts.Check(err)
-	return raw
+// makeHostileTokens makes tokens that nobody would accept.
+func makeHostileTokens(f *fixtures) {
+	key := &jose.JSONWebKey{Key: []byte(rand.Text() + rand.Text()), Algorithm: jose.HS256}
+	token := func(subject string) string {
+		return f.token(key, time.Now(), map[string]any{"sub": subject, "iss": hostile, "aud": "https://ca.example.com/1.0/revoke"})
+	}
+	f.Setenv("EVIL_TOKEN", token(hostile))
+	f.write("good.token", []byte(token(f.Getenv("mike"))))
 }
 
 // answerHostile is a CA that answers with the hostile name; the reason of a

@@ -1,6 +1,6 @@
 //go:build unix
 
-package main
+package e2e
 
 import (
 	"bytes"
@@ -11,23 +11,18 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math/big"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
-	"github.com/smallstep/certificates/authority/provisioner"
 	"go.step.sm/crypto/jose"
-	"go.step.sm/crypto/pemutil"
 )
 
 // secretsScript is the session around the flows: every way to authorize, with
@@ -59,8 +54,8 @@ type flow struct {
 	typed string // a dialogue, if it is run at a terminal
 }
 
-// flows have a fresh token in $TOKEN and in the file $FRESH. What is given as
-// --token may be on the command line.
+// flows have a fresh token in $TOKEN and in the file $FRESH. This token may be
+// on the command line.
 var flows = map[string][]flow{
 	"online": {
 		{args: "$admin $victim"},
@@ -152,111 +147,85 @@ var flows = map[string][]flow{
 	},
 }
 
-// TestSecrets runs every flow with STEPDEBUG=1 and without, once as step's
-// plugin and once alone, and looks for each secret in all that is shown, and in the command
-// lines of all processes.
+// TestSecrets runs every flow as step's plugin and alone, one of them with
+// STEPDEBUG=1, and looks for each secret in all output and in the command lines
+// of all processes.
 func TestSecrets(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "secrets.txtar")
-	if err := os.WriteFile(file, []byte(secretsScript), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	params := scriptParams("")
-	params.Files = []string{file}
-	var f *flowFixtures
-	params.Cmds["prepare-flows"] = func(ts *testscript.TestScript, _ bool, _ []string) { f = prepareFlows(ts) }
-	params.Cmds["run-flows"] = func(ts *testscript.TestScript, _ bool, args []string) {
-		t := ts.Value(scriptKey{}).(*script).t.(inTurn).T
-		// The group returns when all of its parallel flows have.
-		t.Run(args[0], func(t *testing.T) {
-			for i, c := range flows[args[0]] {
-				for j, way := range [][]string{{"step-revoke-plugin"}, {"step", "revoke"}} {
-					debug, fresh := (i+j)%2 == 0, f.token("admin")
-					t.Run(fmt.Sprintf("%s/%s/debug=%t", way[0], c.args, debug), func(t *testing.T) {
-						if args[0] == "online" { // the database is for one process
-							t.Parallel()
-						}
-						f.run(t, c, way, debug, fresh)
-					})
-				}
+	t.Parallel()
+	f := &flowFixtures{}
+	runSession(t, secretsScript, map[string]func(*testscript.TestScript, []string){
+		"prepare-flows": func(ts *testscript.TestScript, _ []string) { f.prepare(ts) },
+		"run-flows": func(ts *testscript.TestScript, args []string) {
+			// The group returns when all of its parallel flows have.
+			t.Run(args[0], func(t *testing.T) { f.runAll(t, args[0]) })
+			if f.watched.Load() == 0 {
+				t.Error("no command line was seen")
 			}
-		})
-		if f.watched.Load() == 0 {
-			t.Error("no command line was seen")
-		}
-		if t.Failed() {
-			t.FailNow()
-		}
-	}
-	testscript.RunT(inTurn{t}, params)
+		},
+	})
 }
 
 type flowFixtures struct {
 	fixtures
-	signer  *provisionerKey // of the provisioner admin
-	watched atomic.Int32    // runs whose command lines were seen
+	admin   *jose.JSONWebKey
+	watched atomic.Int32 // runs whose command lines were seen
 }
 
-func prepareFlows(ts *testscript.TestScript) *flowFixtures {
-	f := &flowFixtures{fixtures: fixtures{ts: ts, secret: secrets{}}}
+func (f *flowFixtures) prepare(ts *testscript.TestScript) {
+	f.fixtures = fixtures{TestScript: ts, secret: secrets{}}
 	for _, name := range []string{"ca/password", "ca/provisioner-password"} {
 		f.secret.add(strings.TrimSpace(ts.ReadFile(name)))
 	}
 	for _, name := range []string{"victim.key", "friend.key", "okp.key"} {
-		key, err := pemutil.Read(ts.MkAbs(name))
-		ts.Check(err)
-		f.addKey(key)
+		f.addKey(f.key(name))
 	}
-	key, err := pemutil.Read(ts.MkAbs("ca/secrets/intermediate_ca_key"), pemutil.WithPasswordFile(ts.MkAbs("ca/password")))
-	ts.Check(err)
-	f.addKey(key)
-
-	var config map[string]any
-	ts.Check(readJSON(ts.MkAbs("ca/config/ca.json"), &config))
-	encrypted := config["authority"].(map[string]any)["provisioners"].([]any)[0].(map[string]any)["encryptedKey"].(string)
-	plain, err := jose.Decrypt([]byte(encrypted), jose.WithPasswordFile(ts.MkAbs("ca/provisioner-password")))
-	ts.Check(err)
-	admin, err := jose.ParseKey(plain)
-	ts.Check(err)
-	f.addKey(admin.Key)
-	f.signer, err = newProvisionerKey(&provisioner.JWK{Name: "admin"}, ts.Getenv("ca_url")+"/1.0/revoke", admin, "kid", ts.Getenv("ca_kid"))
-	ts.Check(err)
-	f.write("admin.jwk", plain)
-	f.write("garbage.jwk", plain[:len(plain)-5])
-	f.write("encrypted.jwk", []byte(encrypted))
-	var broken map[string]any
-	ts.Check(json.Unmarshal(plain, &broken))
-	broken["x"] = broken["y"] // not on the curve
-	content, err := json.Marshal(broken)
-	ts.Check(err)
-	f.write("broken.jwk", content)
-
-	for name, change := range map[string]func(){
-		"with-password":  func() { config["password"] = strings.TrimSpace(ts.ReadFile("ca/password")) },
-		"wrong-password": func() { config["password"] = strings.TrimSpace(ts.ReadFile("ca/provisioner-password")) },
-		"no-db":          func() { delete(config, "db") },
-	} {
-		ts.Check(readJSON(ts.MkAbs("ca/config/ca.json"), &config))
-		change()
-		content, err := json.Marshal(config)
-		ts.Check(err)
-		f.write(name+".json", content)
-	}
-	f.write("used.token", []byte(f.token("admin")))
-	f.write("wrong.token", []byte(f.token("nobody")))
-	f.write("garbage.token", []byte(f.token("admin")[20:]))
+	f.addKey(f.issuerKey())
+	f.admin = f.adminKey("ca")
+	f.addKey(f.admin.Key)
+	f.provisionerKeys()
+	f.configurations()
+	f.write("used.token", []byte(f.revokeToken("admin")))
+	f.write("wrong.token", []byte(f.revokeToken("nobody")))
+	f.write("garbage.token", []byte(f.revokeToken("admin")[20:]))
 	ts.Check(ts.Exec("step-revoke-plugin", "--token-file", "used.token", ts.Getenv("victim")))
 	ts.Setenv("admin", "--provisioner admin --provisioner-password-file ca/provisioner-password")
 	ts.Setenv("x5c", "--provisioner hosts")
 	ts.Setenv("down", "https://"+freeAddress())
-	return f
 }
 
-// token makes a token for the certificate victim that is a secret from now on.
-func (f *flowFixtures) token(issuer string) string {
-	signer := *f.signer
-	signer.provisioner = &provisioner.JWK{Name: issuer}
-	raw, err := signer.Token(f.ts.Getenv("victim"))
-	f.ts.Check(err)
+// provisionerKeys writes the key of the provisioner admin, right and wrong.
+func (f *flowFixtures) provisionerKeys() {
+	plain := f.ReadFile("ca/provisioner-key")
+	f.write("admin.jwk", []byte(plain))
+	f.write("garbage.jwk", []byte(plain[:len(plain)-5]))
+	f.write("encrypted.jwk", []byte(provisionerOf(f.config("ca"), 0)["encryptedKey"].(string)))
+	var broken map[string]any
+	f.Check(json.Unmarshal([]byte(plain), &broken))
+	broken["x"] = broken["y"] // not on the curve
+	f.writeJSON("broken.jwk", broken)
+}
+
+// configurations makes variants of the CA's ca.json.
+func (f *flowFixtures) configurations() {
+	for name, change := range map[string]func(config map[string]any){
+		"with-password": func(config map[string]any) { config["password"] = strings.TrimSpace(f.ReadFile("ca/password")) },
+		"wrong-password": func(config map[string]any) {
+			config["password"] = strings.TrimSpace(f.ReadFile("ca/provisioner-password"))
+		},
+		"no-db": func(config map[string]any) { delete(config, "db") },
+	} {
+		config := f.config("ca")
+		change(config)
+		f.writeJSON(name+".json", config)
+	}
+}
+
+// revokeToken makes a token for the certificate victim that is a secret from
+// now on.
+func (f *flowFixtures) revokeToken(issuer string) string {
+	raw := f.token(f.admin, time.Now(), map[string]any{
+		"iss": issuer, "sub": f.Getenv("victim"), "aud": f.Getenv("ca_url") + "/1.0/revoke",
+	})
 	_, secret, _ := strings.Cut(raw, ".") // the header is the same in all of them
 	f.secret.add(secret)
 	return raw
@@ -268,14 +237,14 @@ func (f *flowFixtures) addKey(key any) {
 	switch k := key.(type) {
 	case *ecdsa.PrivateKey:
 		d, err := k.Bytes()
-		f.ts.Check(err)
+		f.Check(err)
 		numbers = append(numbers, d)
 	case *rsa.PrivateKey:
 		numbers = append(numbers, k.D.Bytes(), k.Primes[0].Bytes(), k.Primes[1].Bytes())
 	case ed25519.PrivateKey:
 		numbers = append(numbers, k.Seed())
 	default:
-		f.ts.Fatalf("a key of type %T", key)
+		f.Fatalf("a key of type %T", key)
 	}
 	for _, n := range numbers {
 		list := make([]string, len(n))
@@ -291,81 +260,72 @@ func (f *flowFixtures) addKey(key any) {
 	}
 	// In a file the numbers may start anywhere in a group of base64.
 	der, err := x509.MarshalPKCS8PrivateKey(key)
-	f.ts.Check(err)
+	f.Check(err)
 	for _, n := range numbers {
 		for shift := range 3 {
 			f.secret.add(base64.StdEncoding.EncodeToString(append(make([]byte, shift), n...))[4*shift:])
 		}
 	}
 	if i := bytes.Index(der, numbers[0]); i < 0 {
-		f.ts.Fatalf("the key is not in its own encoding")
+		f.Fatalf("the key is not in its own encoding")
 	}
 }
 
-// run runs the program and looks for secrets.
-func (f *flowFixtures) run(t *testing.T, c flow, way []string, debug bool, fresh string) {
+func (f *flowFixtures) runAll(t *testing.T, group string) {
+	for i, c := range flows[group] {
+		for j, program := range []string{"step-revoke-plugin", "step"} {
+			run, fresh := invocation{asStep: program == "step"}, f.revokeToken("admin")
+			if (i+j)%2 == 0 {
+				run.env = []string{"STEPDEBUG=1"}
+			}
+			t.Run(fmt.Sprintf("%s/%s/%q", program, c.args, run.env), func(t *testing.T) {
+				if group == "online" { // the database is for one process
+					t.Parallel()
+				}
+				f.run(t, c, run, fresh)
+			})
+		}
+	}
+}
+
+// run runs a flow with a fresh token, and looks for secrets.
+func (f *flowFixtures) run(t *testing.T, c flow, run invocation, fresh string) {
 	token := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(token, []byte(fresh+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	args := append(way, strings.Fields(os.Expand(c.args, func(name string) string {
+	variable := scriptVariable(t, f.TestScript)
+	run.args = append(words(c.args, func(name string) string {
 		switch name {
 		case "TOKEN":
 			return fresh
 		case "FRESH":
 			return token
 		}
-		return f.ts.Getenv(name)
-	}))...)
-	args = append(args, "--retry-for", "0s")
-	if c.typed != "" {
-		dialogue := filepath.Join(t.TempDir(), "dialogue")
-		if err := os.WriteFile(dialogue, []byte(c.typed), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		args = append([]string{"at-terminal", dialogue}, args...)
+		return variable(name)
+	}), "--retry-for", "0s")
+	switch c.stdin {
+	case "":
+	case "$FRESH":
+		run.stdin = fresh
+	default:
+		run.stdin = f.ReadFile(c.stdin)
 	}
-	program, err := exec.LookPath(args[0])
-	if way[0] == "step" && c.typed == "" {
-		program, err = filepath.Join(f.ts.Getenv("tools"), "step"), nil
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := &exec.Cmd{Path: program, Args: args, Dir: f.ts.Getenv("WORK"), SysProcAttr: &syscall.SysProcAttr{Setsid: true}}
-	for _, name := range []string{"HOME", "STEPPATH", "PATH", "TMPDIR", "GORACE"} {
-		cmd.Env = append(cmd.Env, name+"="+f.ts.Getenv(name))
-	}
-	if debug {
-		cmd.Env = append(cmd.Env, "STEPDEBUG=1")
-	}
-	if c.stdin != "" {
-		content := fresh
-		if c.stdin != "$FRESH" {
-			content = f.ts.ReadFile(c.stdin)
-		}
-		cmd.Stdin = strings.NewReader(content)
-	}
-	var output bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &output, &output
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	over := make(chan struct{})
-	commandLines := make(chan string)
-	go func() { commandLines <- watchCommandLines(cmd.Process.Pid, over) }()
-	err = cmd.Wait()
+	run.terminal = c.typed != ""
+	run.dialogue = strings.ReplaceAll(c.typed, "< ", "< "+f.Getenv("WORK")+"/")
+
+	p := run.start(t, f.TestScript)
+	over, commandLines := make(chan struct{}), make(chan string)
+	go func() { commandLines <- watchCommandLines(p.cmd.Process.Pid, over) }()
+	got := p.wait()
 	close(over)
 	processes := <-commandLines
-	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
-		t.Fatal(err)
+	output := got.stdout + got.stderr
+	if got.code != c.code {
+		t.Errorf("exit code %d, want %d\n%s", got.code, c.code, output)
 	}
-	want := c.code
-	if code := cmd.ProcessState.ExitCode(); code != want {
-		t.Errorf("exit code %d, want %d\n%s", code, want, &output)
-	}
-	if f.secret.in(output.String()) {
-		t.Errorf("the output holds a part of a secret:\n%s", &output)
+	if f.secret.in(output) || f.secret.in(got.screen) {
+		t.Errorf("the output holds a part of a secret:\n%s", output)
 	}
 	if strings.Contains(processes, "step-revoke-plugin\x00--") {
 		f.watched.Add(1)
@@ -389,7 +349,7 @@ func watchCommandLines(session int, over chan struct{}) string {
 			// State, parent, group and session follow the name (proc(5)).
 			fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
 			pid := filepath.Base(filepath.Dir(stat))
-			if fields[3] != strconv.Itoa(session) && fields[1] != strconv.Itoa(session) {
+			if fields[3] != strconv.Itoa(session) {
 				continue
 			}
 			line, _ := os.ReadFile("/proc/" + pid + "/cmdline")
