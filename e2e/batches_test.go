@@ -25,7 +25,7 @@ func listOfSerials(ts *testscript.TestScript, n int) (file string) {
 	return file
 }
 
-// newSerials are so many serial numbers as step-ca chooses them.
+// newSerials returns n serial numbers of the size that step-ca chooses.
 func newSerials(n int) []string {
 	list := make([]string, n)
 	for i := range list {
@@ -61,8 +61,8 @@ func cmdLines(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(awaitLines(ts.MkAbs(args[0]), n, nil))
 }
 
-// awaitLines waits until a file has so many lines. That a program has ended
-// that writes it is an error.
+// awaitLines waits until a file has n lines. It returns an error if the program
+// that writes the file ends first.
 func awaitLines(file string, n int, ended <-chan struct{}) error {
 	ticks := time.NewTicker(2 * time.Millisecond)
 	defer ticks.Stop()
@@ -95,7 +95,7 @@ func cmdKilled(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(cmd.Start())
 		ended := make(chan struct{})
 		go func() { _ = cmd.Wait(); close(ended) }()
-		// On the average ten times that leaves some of 2,000 undone.
+		// Ten runs of 100 on average leave a part of 2,000 undone.
 		err := awaitLines(journal, before+1+rand.IntN(200), ended)
 		_ = cmd.Process.Kill()
 		<-ended

@@ -79,7 +79,7 @@ func cmdRatio(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// A revocation is what a bare client sends.
+// A revocation is one request of a bare client.
 type revocation struct{ Serial, Token string }
 
 // signed makes tokens for N new serial numbers.
@@ -109,8 +109,8 @@ func signed(keyFile, audience string, n int) ([]revocation, error) {
 	return list, nil
 }
 
-// concurrently calls a function for each revocation, so many at the same time,
-// and returns how long that takes.
+// concurrently calls a function for each revocation, at most concurrency of them
+// at the same time, and returns how long that takes.
 func concurrently(concurrency int, list []revocation, revoke func(revocation) error) (time.Duration, error) {
 	var next atomic.Int64
 	var group sync.WaitGroup
@@ -143,7 +143,7 @@ func timed(ts *testscript.TestScript, n int, args ...string) (all, revocations t
 	return all, revocations
 }
 
-// turns are the numbers that three of the commands are given.
+// turns reads the three arguments LEAST N ROUNDS.
 func turns(ts *testscript.TestScript, args []string) (least float64, n, rounds int) {
 	if len(args) != 3 {
 		ts.Fatalf("usage: LEAST N ROUNDS")
@@ -157,9 +157,9 @@ func turns(ts *testscript.TestScript, args []string) (least float64, n, rounds i
 	return least, n, rounds
 }
 
-// atLeast compares how long it takes us and them to revoke N certificates. In
-// each round they do it, we do it twice, and they again: with each certificate the
-// CA's database grows, and is slower. The ratio is the median of those of the rounds.
+// atLeast compares how long the plugin and another program take to revoke n
+// certificates. Each round runs theirs, ours twice, and theirs again, because the
+// CA's database gets slower with each certificate. The ratio is the rounds' median.
 func atLeast(ts *testscript.TestScript, name string, least float64, n, rounds int, ours, theirs func() time.Duration) {
 	var we, they []time.Duration
 	var ratios []float64
@@ -221,7 +221,8 @@ func cmdBareAuthority(ts *testscript.TestScript, _ bool, args []string) {
 		_, revocations := timed(ts, n, "--offline", "--allow-unknown")
 		return revocations
 	}, func() time.Duration {
-		// From a file, so that memory is as new as in the plugin when it begins.
+		// A process of its own reads the tokens, so that its heap is as new as the
+		// plugin's when it begins.
 		audience := fmt.Sprintf("https://%s/1.0/revoke", strings.Split(current(ts).address, ":")[0])
 		list, err := signed(ts.MkAbs("ca/provisioner-key"), audience, n)
 		ts.Check(err)

@@ -211,8 +211,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tooLong is when a wait for another process counts as failed: an upper bound
-// that a loaded machine stays far below, not a delay.
+// tooLong is how long a test waits for another process before it fails. Even a
+// loaded machine stays far below it.
 const tooLong = time.Minute
 
 // programs are what scripts can run besides step, step-ca and the plugin.
@@ -232,7 +232,7 @@ type suite struct{ *testing.M }
 var sharedDir string
 
 func (s suite) Run() int {
-	// Scripts wait more than they compute. What go test -parallel says comes later.
+	// Scripts wait more than they compute. Flags of go test are parsed after this.
 	_ = flag.Set("test.parallel", strconv.Itoa(3*runtime.GOMAXPROCS(0)))
 	leaveTerminal()
 	defer stopServers()
@@ -252,7 +252,7 @@ func (s suite) Run() int {
 	return s.M.Run()
 }
 
-// took is how long each script has run, without what it waited for its turn.
+// took is how long each script has run, without the wait for its turn.
 var took = struct {
 	sync.Mutex
 	scripts map[string]time.Duration
@@ -282,7 +282,7 @@ func leaveTerminal() {
 		return
 	}
 	defer tty.Close()
-	// To the leader of a session the kernel says goodbye with a SIGHUP.
+	// The kernel sends SIGHUP to a session leader that does this.
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
@@ -295,8 +295,8 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, scriptParams("testdata/script"))
 }
 
-// TestMass runs the scripts in testdata/mass, whose batches keep all processors
-// busy, apart from those that look at the time.
+// TestMass runs the scripts in testdata/mass, with the race detector. Their batches
+// keep all processors busy, so they run before the scripts that measure time.
 func TestMass(t *testing.T) {
 	params := scriptParams("testdata/mass")
 	params.Setup = func(env *testscript.Env) error { return setupWith(env, raced) }
@@ -308,7 +308,7 @@ func TestMemory(t *testing.T) {
 	testscript.Run(t, scriptParams("testdata/memory"))
 }
 
-// scriptParams are the harness: the environment and the commands of scripts.
+// scriptParams returns the environment and the commands of scripts.
 func scriptParams(dir string) testscript.Params {
 	return testscript.Params{
 		Dir:   dir,
@@ -383,7 +383,7 @@ func setupWith(env *testscript.Env, plugin func() (dir string, err error)) error
 	env.Setenv("PATH", bin+":"+dir+":"+env.Getenv("PATH"))
 	env.Setenv("tools", bin)
 	env.Setenv("plugin", filepath.Join(dir, "step-revoke-plugin"))
-	// Otherwise the race detector has each process sleep a second at its end.
+	// By default a process with the race detector sleeps a second at its end.
 	env.Setenv("GORACE", "atexit_sleep_ms=0 suppressions="+filepath.Join(sharedDir, "suppressions"))
 	s := &script{
 		env: []string{"HOME=" + home, "PATH=" + env.Getenv("PATH"), "TMPDIR=" + env.Getenv("TMPDIR")},

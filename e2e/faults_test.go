@@ -26,7 +26,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// faulty is what a proxy and a relay have in common.
+// faulty is the common part of a proxy and a relay.
 type faulty struct {
 	ca       *scriptCA
 	upstream string // where it relays to, unless that is the CA
@@ -73,7 +73,7 @@ func cmdFaults(ts *testscript.TestScript, neg bool, args []string) {
 	f.queues[args[1]] = args[2:]
 }
 
-// next is the fault that the next request for something meets.
+// next returns the fault for the next request of this kind.
 func (f *faulty) next(what string) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -97,7 +97,7 @@ func (f *faulty) note(format string, args ...any) {
 	}
 }
 
-// A proxy ends TLS.
+// A proxy terminates TLS and hands on HTTP requests.
 type proxy struct {
 	*faulty
 	client http.Client
@@ -179,7 +179,7 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.forward(w, r, body, fault)
 }
 
-// forward lets the CA answer, and does what the fault says with that.
+// forward asks the CA and does to its answer what the fault says.
 func (p *proxy) forward(w http.ResponseWriter, r *http.Request, body []byte, fault string) {
 	req, err := http.NewRequest(r.Method, "https://"+p.ca.address+r.URL.RequestURI(), bytes.NewReader(body))
 	if err != nil {
@@ -262,7 +262,7 @@ func cmdRelay(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(f.listen())
 }
 
-// relay hands on what one connection carries.
+// relay copies the bytes of one connection in both directions.
 func (f *faulty) relay(client net.Conn, fault string) {
 	defer reset(client)
 	switch fault {
@@ -350,7 +350,7 @@ func cmdFull(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Fatalf("its backlog is never full")
 }
 
-// listeners are what the command listen made, as address to *listener.
+// listeners maps addresses to the *listener that the command listen has made.
 var listeners sync.Map
 
 type listener struct{ connections atomic.Int32 }

@@ -24,8 +24,9 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// impostorScript is a session with who pretends to be the CA: $impostor has
-// another root and hands that out, $relay hands out the CA's own, as anybody can.
+// impostorScript is a session with two servers that pretend to be the CA:
+// $impostor has another root certificate and hands it out, and $relay hands out
+// the CA's own, as anybody can.
 const impostorScript = `
 ca init
 exec step ca provisioner add hosts --type X5C --x5c-roots ca/certs/root_ca.crt
@@ -68,8 +69,8 @@ refused "$1" --fingerprint "$2" --x5c-cert anna.crt --x5c-key anna.key $mike
 refused "$1" --fingerprint "$2" --cert mike.crt --provisioner admin --provisioner-password-file ca/provisioner-password
 `
 
-// An impostor is a TLS server that pretends to be a CA and writes down all it
-// is told.
+// An impostor is a TLS server that pretends to be a CA and records all that it
+// receives.
 type impostor struct {
 	mu    sync.Mutex
 	heard bytes.Buffer // all connections, decrypted
@@ -97,7 +98,7 @@ func (s *impostor) serve(ts *testscript.TestScript, cert tls.Certificate, root [
 	return "https://" + listener.Addr().String()
 }
 
-// listenerInto has an impostor write down what its connections read.
+// listenerInto is a listener whose connections record what they read.
 type listenerInto struct {
 	net.Listener
 	*impostor

@@ -162,9 +162,8 @@ func (ca *scriptCA) init(ts *testscript.TestScript, options []string) error {
 	return ca.moveTo(ts, freeAddress())
 }
 
-// databaseConfig is the member db of ca.json for an option of ca init. A
-// database on a server is created, because it is not step-ca's creating one
-// that is tested.
+// databaseConfig returns the member db of ca.json for an option of ca init. It
+// creates a database on a server, because no test is about how step-ca does that.
 func databaseConfig(ts *testscript.TestScript, ca *scriptCA, option string) (map[string]any, error) {
 	kind, ok := strings.CutPrefix(option, "db=")
 	if kind == "badger" {

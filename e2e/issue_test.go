@@ -106,8 +106,8 @@ func certificateIn(file string) (*x509.Certificate, error) {
 	return x509.ParseCertificate(block.Bytes)
 }
 
-// renew renews a certificate into another file. What step-ca logs about it is
-// returned too: the client learns nothing but that it is not authorized.
+// renew renews a certificate into another file. It also returns the line that
+// step-ca logs: the client learns only that it is not authorized.
 func (ca *scriptCA) renew(ts *testscript.TestScript, name string) (log string, err error) {
 	for len(ca.renewals) > 0 {
 		<-ca.renewals
@@ -180,8 +180,8 @@ func cmdCRL(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// crl returns the CRL that the CA serves, or that its database holds, once it
-// is shown to be the CA's.
+// crl returns the CRL that the CA serves, or that the database of a stopped CA
+// holds, after it has verified its signature.
 func (ca *scriptCA) crl() (*x509.RevocationList, error) {
 	var der []byte
 	var err error

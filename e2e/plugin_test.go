@@ -12,8 +12,8 @@ import (
 	"sync"
 )
 
-// suppressions are for the race detector: prompts are drawn by one goroutine
-// of these libraries while another one reads the keys.
+// suppressions are for the race detector: one goroutine of these libraries draws
+// prompts while another one reads the keys.
 const suppressions = "race:github.com/manifoldco/promptui\nrace:github.com/chzyer/readline\n"
 
 // released builds the plugin with the flags of make build, which have compiled

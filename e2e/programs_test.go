@@ -55,8 +55,8 @@ func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// uponMain is the program upon. It has the exit code of the program it runs,
-// or 125 when that was not as it must be.
+// uponMain is the program upon. Its exit code is that of the program that it
+// runs, or 125 if that ended too early or too late.
 func uponMain() {
 	if len(os.Args) < 5 {
 		refuse("usage: upon FILE REGEXP SIGNAL PROGRAM [args...]")
@@ -144,13 +144,13 @@ func (b *lockedBuffer) Bytes() []byte {
 	return slices.Clone(b.buffer.Bytes())
 }
 
-// slack is added to what the program is allowed to take: the machine is busy.
-// With it the 5 seconds of many limits stay below the 10 of --timeout.
+// slack is added to all time limits, because the machine is busy. With it the
+// 5 seconds of many limits stay below the 10 seconds of --timeout.
 const slack = 4500 * time.Millisecond
 
-// peakMain is the program peak: it runs a program, whose standard output is lost,
-// and prints the most memory it had, in MB. It must be no child of the tests
-// themselves: the kernel would count what those have at that moment.
+// peakMain is the program peak: it runs a program, discards its standard output,
+// and prints its peak of memory in MB. The tests cannot do this themselves: the
+// kernel counts the memory that a parent has when it starts a child.
 func peakMain() {
 	cmd := exec.Command(os.Args[1], os.Args[2:]...)
 	cmd.Stderr = os.Stderr

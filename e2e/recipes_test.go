@@ -94,9 +94,9 @@ func cmdPublished(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // publish makes a module proxy out of the working tree, and a module cache that
-// shares all other modules with the one in use. It returns the environment of
-// go install; the flags are those of make build, whose packages it finds
-// compiled.
+// shares all other modules with the one in use. It returns the environment for go
+// install. Its flags are those of make build, so that the packages are compiled
+// already.
 var publish = sync.OnceValues(func() (map[string]string, error) {
 	const module, version = "github.com/step-plugins/step-revoke-plugin", "v0.0.1"
 	dir := filepath.Join(sharedDir, "published")

@@ -18,8 +18,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// What the README says about --format json is the schema: its table is read
-// here, and everything that is printed has to conform to it.
+// The table of fields in the README is the schema of --format json. All objects
+// that the plugin prints must conform to it.
 
 // A field is a row of the table in the README.
 type field struct {
@@ -38,7 +38,7 @@ var readme = sync.OnceValue(func() string {
 	return string(b)
 })
 
-// section is what stands in the README below a title.
+// section returns the text below a title of the README.
 func section(title string) string {
 	_, text, _ := strings.Cut(readme(), "\n"+title+"\n")
 	level := strings.Repeat("#", strings.Index(title, " ")) + " "
@@ -82,7 +82,7 @@ var formats = map[string]*regexp.Regexp{
 	"requestId": regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`),
 }
 
-// printed is what the checks of conform need of an object.
+// printed has the fields of an object that conform compares with each other.
 type printed struct {
 	Serial, Status          string
 	Attempts                int
@@ -138,7 +138,7 @@ func conform(line []byte) (*printed, error) {
 	return o, nil
 }
 
-// contradictions are statements of an object that do not go together.
+// contradictions lists the fields of an object that do not go together.
 func (o *printed) contradictions() (list []string) {
 	for what, is := range map[string]bool{
 		"a reason code with another name":                   o.ReasonCode != nil && cmp.Or(reasonNames[*o.ReasonCode], strconv.Itoa(*o.ReasonCode)) != o.ReasonName,

@@ -25,7 +25,7 @@ import (
 )
 
 // A server is a database server that this test process starts when the first
-// script needs it, with one superuser. Its data are gone afterwards.
+// script needs it, with one superuser. stopServers removes its data.
 type server struct {
 	name     string // the program
 	places   string // pattern of directories besides $PATH that it may be in
@@ -145,8 +145,8 @@ func (s *server) start() error {
 	return err
 }
 
-// serve runs the server as the child of a shell that ends it when the test
-// process closes the shell's standard input, or is gone itself, however it went.
+// serve runs the server as the child of a shell. The shell ends the server when
+// the test process closes the shell's standard input or has ended in any way.
 func (s *server) serve(program string, attr *syscall.SysProcAttr) error {
 	const script = `trap '' HUP INT TERM; end=$1; shift; "$@" & exec >&- 2>&-; read -r _; kill -s "$end" $!; wait`
 	s.watch = exec.Command("sh", append([]string{"-c", script, "sh", s.end, program}, s.args(s)...)...)
@@ -177,7 +177,7 @@ func (s *server) serve(program string, attr *syscall.SysProcAttr) error {
 	return fmt.Errorf("%s does not start:\n%s", s.name, &log)
 }
 
-// stopServers ends what was started. No script may be running any more.
+// stopServers ends the servers that were started. All scripts must have ended.
 func stopServers() {
 	for _, s := range servers {
 		if s.watch != nil {
@@ -247,8 +247,8 @@ func cmdQuery(ts *testscript.TestScript, neg bool, args []string) {
 	fmt.Fprint(ts.Stdout(), rows)
 }
 
-// readServer reads a database on a server, which may be in use. A table has
-// also an entry of its own, with an empty key.
+// readServer reads a database on a server, which may be in use. It adds an entry
+// with an empty key for each table.
 func readServer(kind, source, database string) (map[string]string, error) {
 	schema, quote := "'public'", `"`
 	if kind == "mysql" {

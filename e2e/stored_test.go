@@ -100,8 +100,8 @@ func readBadger(dir string) (map[string]string, error) {
 	if _, err := os.Stat(filepath.Join(dir, "MANIFEST")); errors.Is(err, fs.ErrNotExist) {
 		return entries, nil
 	}
-	// A copy: what step-ca leaves may have entries that badger replays when it
-	// opens the database, and it refuses to when that is to be read only.
+	// This reads a copy: badger may have to replay entries that step-ca has left,
+	// and refuses to do that in a database that is opened read-only.
 	clone, err := os.MkdirTemp(sharedDir, "db")
 	if err != nil {
 		return nil, err

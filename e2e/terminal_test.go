@@ -19,8 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// terminalMain is the program at-terminal. It has the exit code of the program
-// it runs, or 125 when the dialogue was another one.
+// terminalMain is the program at-terminal. Its exit code is that of the program
+// that it runs, or 125 if the dialogue differs.
 func terminalMain() {
 	args := os.Args[1:]
 	piped := len(args) > 0 && args[0] == "-piped"
@@ -65,7 +65,7 @@ func runAtTerminal(dialogue string, piped bool, cmd *exec.Cmd) (int, error) {
 		return 0, err
 	}
 	tty.Close()
-	// The whole group: step leaves a plugin behind.
+	// It kills the whole group, because step leaves the plugin behind.
 	kill := func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	timer := time.AfterFunc(tooLong/2, kill)
 	screen := &screen{in: control}
@@ -133,7 +133,7 @@ func converse(dialogue string, screen *screen, keyboard io.Writer, process *os.P
 	return nil
 }
 
-// A screen is what appeared at a pseudo-terminal, without control characters.
+// A screen collects the text of a pseudo-terminal, without control characters.
 type screen struct {
 	in     io.Reader
 	escape []byte // an escape sequence that is not complete yet
