@@ -24,7 +24,6 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
-	"github.com/smallstep/nosql"
 	"go.step.sm/crypto/pemutil"
 )
 
@@ -268,7 +267,5 @@ func cmdExpired(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(ca.stop())
 		defer func() { ts.Check(ca.start()) }()
 	}
-	db, err := nosql.New("badgerv2", filepath.Join(ca.dir, "db"))
-	ts.Check(err)
-	ts.Check(errors.Join(db.Set([]byte("x509_certs"), []byte(serial.String()), der), db.Close()))
+	ts.Check(writeBadger(filepath.Join(ca.dir, "db"), "x509_certs", serial.String(), der))
 }

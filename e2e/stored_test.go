@@ -135,6 +135,20 @@ func readBadger(dir string) (map[string]string, error) {
 	})
 }
 
+// writeBadger stores an entry as step-ca would.
+func writeBadger(dir, table, key string, value []byte) error {
+	db, err := badger.Open(badger.DefaultOptions(dir).WithLogger(nil))
+	if err != nil {
+		return err
+	}
+	var path []byte
+	for _, part := range []string{table, key} {
+		path = append(binary.LittleEndian.AppendUint16(path, uint16(len(part))), part...)
+	}
+	err = db.Update(func(txn *badger.Txn) error { return txn.Set(path, value) })
+	return errors.Join(err, db.Close())
+}
+
 func readBbolt(file string) (map[string]string, error) {
 	entries := map[string]string{}
 	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
