@@ -1,0 +1,218 @@
+package ui
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/chzyer/readline"
+	"github.com/manifoldco/promptui"
+	"github.com/smallstep/cli-utils/ui"
+
+	"github.com/step-plugins/step-revoke-plugin/internal/problem"
+)
+
+// The functions that ask take the flag that makes the question unnecessary.
+// Without an answer their error names it, and has the exit code of a usage
+// error. After a signal or Ctrl-C the error is problem.ErrInterrupted.
+
+// Ask asks for a line of text until check accepts it.
+func Ask(ctx context.Context, flag, question string, check func(string) error) (string, error) {
+	return atTerminal(ctx, flag, func(t terminal) (string, error) {
+		if stderr.plain {
+			return t.ask(question, check)
+		}
+		return ui.Prompt(Printable(question), ui.WithPromptTemplates(promptTemplates()), ui.WithValidateFunc(check))
+	})
+}
+
+// maxTries is how often a password is asked for.
+const maxTries = 3
+
+// ErrWrongPassword is the error of AskPassword after the last wrong password.
+// The caller knows what the password was for, and says so instead.
+var ErrWrongPassword = errors.New("the password is wrong")
+
+// AskPassword asks for a password, which is not shown, until it fits: three
+// times at most. It says itself that one is wrong. White space at the end is
+// not part of a password, which may be empty.
+func AskPassword(ctx context.Context, flag, question string, fits func(password []byte) bool) error {
+	for range maxTries {
+		password, err := atTerminal(ctx, flag, func(t terminal) ([]byte, error) {
+			if stderr.plain {
+				return t.askHidden(question)
+			}
+			// The prompt does so only after it has shown the question, and until
+			// then the terminal would show what is typed.
+			if _, err := readline.MakeRaw(int(t.in.Fd())); err != nil {
+				return nil, err
+			}
+			return ui.PromptPassword(Printable(question))
+		})
+		if err != nil {
+			return err
+		}
+		if fits(password) {
+			return nil
+		}
+		Warn("%v", ErrWrongPassword)
+	}
+	return ErrWrongPassword
+}
+
+// AskChoice asks for one of several items and returns its index. It prints the
+// chosen item behind name.
+func AskChoice(ctx context.Context, flag, name, question string, items []string) (int, error) {
+	type item struct{ Name string }
+	showable := make([]item, len(items))
+	for i, s := range items {
+		showable[i].Name = Printable(s)
+	}
+	i, err := atTerminal(ctx, flag, func(t terminal) (int, error) {
+		if stderr.plain {
+			return t.choose(question, items)
+		}
+		i, _, err := ui.Select(Printable(question), showable, ui.WithSelectTemplates(selectTemplates(name)))
+		return i, err
+	})
+	if err == nil && stderr.plain {
+		Selected(name, items[i]) // as ui.Select does itself
+	}
+	return i, err
+}
+
+// Confirm asks for a yes or no.
+func Confirm(ctx context.Context, flag, question string) (bool, error) {
+	question += " [y/n]"
+	return atTerminal(ctx, flag, func(t terminal) (bool, error) {
+		if stderr.plain {
+			answer, err := t.ask(question, ui.YesNo())
+			return strings.HasPrefix(strings.ToLower(strings.TrimSpace(answer)), "y"), err
+		}
+		return ui.PromptYesNo(Printable(question), ui.WithPromptTemplates(promptTemplates()))
+	})
+}
+
+// CheckTerminal finds out beforehand whether a question could be asked.
+func CheckTerminal(flag string) error {
+	_, restore, err := openTerminal()
+	if err != nil {
+		return noTerminal(flag)
+	}
+	restore()
+	return nil
+}
+
+func noTerminal(flag string) error {
+	return problem.WithCode(problem.Usage, "%s is missing, and there is no terminal to ask for it", flag)
+}
+
+// A terminal is where questions are asked and answered.
+type terminal struct {
+	in, out *os.File // where standard input or standard error is no terminal, tty
+	tty     *os.File
+}
+
+// atTerminal runs a prompt on the terminal, which may be another one than the
+// standard streams. It leaves the terminal in the mode in which it was, also
+// after a signal.
+func atTerminal[T any](ctx context.Context, flag string, prompt func(terminal) (T, error)) (answer T, err error) {
+	t, restore, err := openStreams()
+	if err != nil {
+		return answer, noTerminal(flag)
+	}
+	defer restore()
+	answer, err = await(ctx, t, prompt)
+	switch {
+	case errors.Is(err, promptui.ErrInterrupt), errors.Is(err, problem.ErrInterrupted):
+		err = problem.ErrInterrupted
+	case errors.Is(err, promptui.ErrEOF), errors.Is(err, io.EOF):
+		err = problem.WithCode(problem.Usage, "%s is missing: no answer was given", flag)
+	case err != nil:
+		err = problem.WithCode(problem.Usage, "%s is missing: %w", flag, err)
+	}
+	return answer, err
+}
+
+// openStreams opens the terminal, and makes the libraries of prompts use it.
+// They read from readline.Stdin and write to os.Stderr.
+func openStreams() (t terminal, restore func(), err error) {
+	tty, closeTerminal, err := openTerminal()
+	if err != nil {
+		return t, nil, err
+	}
+	t = terminal{in: os.Stdin, out: stderr.file, tty: tty}
+	undo := []func(){closeTerminal}
+	if !readline.DefaultIsTerminal() {
+		before := readline.Stdin
+		undo = append(undo, func() { readline.Stdin = before })
+		readline.Stdin, t.in = tty, tty
+	}
+	if !stderr.isTerminal() {
+		before := os.Stderr
+		undo = append(undo, func() { os.Stderr = before })
+		os.Stderr, t.out = tty, tty
+	}
+	return t, func() {
+		for i := range undo {
+			undo[len(undo)-1-i]()
+		}
+	}, nil
+}
+
+// settling lets a prompt that is just starting finish changing the terminal
+// before that is restored.
+const settling = 100 * time.Millisecond
+
+// showCursor makes the cursor visible again, which a choice hides, and leaves
+// the line of the prompt.
+const showCursor = "\x1b[?25h\r\n"
+
+// await runs a prompt until it ends or the context does. It leaves a prompt
+// that goes on behind: a read from a terminal cannot be interrupted.
+func await[T any](ctx context.Context, t terminal, prompt func(terminal) (T, error)) (answer T, err error) {
+	type result struct {
+		answer T
+		err    error
+	}
+	done := make(chan result, 1)
+	go func() {
+		answer, err := prompt(t)
+		done <- result{answer: answer, err: err}
+	}()
+	select {
+	case r := <-done:
+		return r.answer, r.err
+	case <-ctx.Done():
+	}
+	time.Sleep(settling)
+	leave := showCursor
+	if stderr.plain {
+		leave = "\n"
+	}
+	_, _ = t.tty.WriteString(leave)
+	return answer, problem.ErrInterrupted
+}
+
+// promptTemplates are those of package ui, or the same without colour.
+func promptTemplates() *promptui.PromptTemplates {
+	if stderr.coloured {
+		return ui.PromptTemplates()
+	}
+	return &promptui.PromptTemplates{
+		Prompt: "? {{ . }}: ", Valid: "✔ {{ . }}: ", Invalid: "✗ {{ . }}: ", Success: "✔ {{ . }}: ",
+	}
+}
+
+// selectTemplates are those of package ui, or the same without colour.
+func selectTemplates(name string) *promptui.SelectTemplates {
+	if stderr.coloured {
+		return ui.NamedSelectTemplates(name)
+	}
+	return &promptui.SelectTemplates{
+		Label: "? {{ . }}: ", Active: "▸ {{ .Name }}", Inactive: "  {{ .Name }}", Selected: "✔ " + name + ": {{ .Name }}",
+	}
+}
