@@ -1,0 +1,54 @@
+package target
+
+import (
+	"encoding/json"
+	"fmt"
+)
+
+// A Claim is what a line of our own JSON says about the run that has written it.
+type Claim struct {
+	Where      string // the line, as errors name it: "plan.json, line 3"
+	CA         string // the name of the CA, or empty
+	Planned    bool   // the line is a plan
+	ReasonCode *int   // of a plan; may be nil
+	Reason     string // of a plan
+}
+
+// planned is the status of a plan, as package revocation writes it.
+const planned = "planned"
+
+// takeObject takes one of our own JSON lines. Its serial number counts; whether
+// the rest agrees with this run is for Sources.Agree to say.
+func (r *reader) takeObject(line []byte) error {
+	if len(line) == 0 || line[0] == '#' {
+		return nil
+	}
+	var object struct {
+		Journal    int    `json:"journal"`
+		Serial     string `json:"serial"`
+		Status     string `json:"status"`
+		CA         string `json:"ca"`
+		ReasonCode *int   `json:"reasonCode"`
+		Reason     string `json:"reason"`
+	}
+	if err := json.Unmarshal(line, &object); err != nil {
+		return r.errorAt(r.line, " is not one of our JSON objects").Hint(kindHint)
+	}
+	isHeader := object.Journal != 0 // of a journal
+	claim := Claim{Where: fmt.Sprintf("%s, line %d", r.notes.Name, r.line), CA: object.CA}
+	if object.Status == planned && !isHeader {
+		claim.Planned, claim.ReasonCode, claim.Reason = true, object.ReasonCode, object.Reason
+	}
+	if r.sources.Agree != nil {
+		if err := r.sources.Agree(claim); err != nil {
+			return err
+		}
+	}
+	switch {
+	case isHeader:
+		return nil
+	case object.Serial == "":
+		return r.errorAt(r.line, " has no serial number").Hint(kindHint)
+	}
+	return r.takeSerial(object.Serial)
+}

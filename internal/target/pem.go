@@ -1,0 +1,113 @@
+package target
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"strings"
+)
+
+func isBegin(line []byte) bool { return bytes.HasPrefix(line, []byte("-----BEGIN ")) }
+
+// takeBetween takes a line between PEM blocks, where any text may stand.
+func (r *reader) takeBetween(line []byte) error {
+	if namesTarget(line) {
+		return r.mixed()
+	}
+	return nil
+}
+
+// beginBlock takes the first line of a PEM block.
+func (r *reader) beginBlock(line []byte) error {
+	if r.namesTargets {
+		return r.mixed()
+	}
+	r.block, r.blockLine = append(append(make([]byte, 0, 4<<10), line...), '\n'), r.line
+	return nil
+}
+
+// takeBlock takes another line of a PEM block, and after the last one what the
+// block holds.
+func (r *reader) takeBlock(line []byte) error {
+	if isBegin(line) || len(r.block)+len(line) > maxBlock {
+		return r.noEnd()
+	}
+	r.block = append(append(r.block, line...), '\n')
+	if !bytes.HasPrefix(line, []byte("-----END ")) {
+		return nil
+	}
+	block, _ := pem.Decode(r.block)
+	r.block = nil
+	switch {
+	case block == nil:
+		return r.malformed()
+	case strings.HasSuffix(block.Type, "KEY"), strings.HasSuffix(block.Type, "PARAMETERS"):
+		r.otherPEM = block.Type // which often stands beside its certificate
+	case block.Type != "CERTIFICATE":
+		return r.errorAt(r.blockLine, ": PEM of type %.64q, and not a certificate", block.Type).Hint(kindHint)
+	default:
+		if err := r.takeCertificate(block.Bytes); err != nil {
+			return err
+		}
+	}
+	r.state, r.notAList = inPEM, nil
+	return nil
+}
+
+func (r *reader) noEnd() error {
+	return r.errorAt(r.blockLine, ": the PEM block that begins here has no end").Hint("is the file complete?")
+}
+
+func (r *reader) malformed() error {
+	return r.errorAt(r.blockLine, ": the certificate that begins here is malformed")
+}
+
+// takeCertificate adds the target with a certificate. It leaves out the
+// certificate of a CA.
+func (r *reader) takeCertificate(der []byte) error {
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return r.malformed()
+	}
+	serial, ok := SerialOf(cert.SerialNumber)
+	switch {
+	case cert.IsCA:
+		r.leaveOut(cert)
+	case !ok:
+		return r.errorAt(r.blockLine, ": the certificate that begins here has no valid serial number").Hint(serialBounds)
+	default:
+		r.add(serial, certificateIn(cert, fmt.Sprintf("%s, line %d,", r.notes.Name, r.blockLine)))
+	}
+	return nil
+}
+
+// leftOut is the certificate of a CA that stands between others.
+type leftOut struct {
+	sum     [sha256.Size]byte
+	subject string
+	line    int // where it stands first
+	times   int
+}
+
+// leaveOut notes the certificate of a CA, or that it is there once more.
+func (r *reader) leaveOut(cert *x509.Certificate) {
+	sum := sha256.Sum256(cert.Raw)
+	for _, ca := range r.leftOut {
+		if ca.sum == sum {
+			ca.times++
+			return
+		}
+	}
+	r.leftOut = append(r.leftOut, &leftOut{sum: sum, subject: cert.Subject.String(), line: r.blockLine, times: 1})
+}
+
+// describe writes a line for a person.
+func (ca *leftOut) describe(file string) string {
+	text := fmt.Sprintf("%s, line %d: left out the certificate of a CA (%s)", file, ca.line, ca.subject)
+	if ca.times > 1 {
+		text += ", here and " + count(ca.times-1, "more time", "more times")
+	}
+	return text
+}
