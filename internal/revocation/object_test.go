@@ -1,0 +1,126 @@
+package revocation
+
+import (
+	"bytes"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/step-plugins/step-revoke-plugin/internal/target"
+)
+
+// fieldRow is a row of the table of JSON fields in the README.
+var fieldRow = regexp.MustCompile("(?m)^\\| `(\\w+)` \\| ([a-z ]+) \\| ([^|]+) \\| (.+) \\|$")
+
+// TestSchema makes sure that the README lists the fields of an object, all of
+// them in their order and with their types, and each status.
+func TestSchema(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(readme), "\n## JSON\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	rows := fieldRow.FindAllStringSubmatch(section, -1)
+	words := map[reflect.Kind]string{
+		reflect.String: "string", reflect.Int: "integer", reflect.Bool: "boolean", reflect.Slice: "array of strings",
+	}
+	typ := reflect.TypeFor[Object]()
+	if len(rows) != typ.NumField() {
+		t.Fatalf("the README has %d fields, want %d", len(rows), typ.NumField())
+	}
+	for i, row := range rows {
+		f := typ.Field(i)
+		name, omit, _ := strings.Cut(f.Tag.Get("json"), ",")
+		kind := f.Type
+		if kind.Kind() == reflect.Pointer {
+			kind = kind.Elem()
+		}
+		if got, want := fmt.Sprint(row[1], row[2], row[3] == "always"), fmt.Sprint(name, words[kind.Kind()], omit == ""); got != want {
+			t.Errorf("field %d is %s in the README, want %s", i, got, want)
+		}
+		if name != "status" {
+			continue
+		}
+		for _, s := range []Status{Revoked, AlreadyRevoked, Failed, Unknown, NotAttempted, Planned} {
+			if !strings.Contains(row[4], "`"+string(s)+"`") {
+				t.Errorf("the README lacks the status %s", s)
+			}
+		}
+	}
+}
+
+// TestLine shows that an object is one line whatever text is in it, and that
+// the text stays what it is.
+func TestLine(t *testing.T) {
+	t.Parallel()
+	const nasty = "a\"b\nc\x1b[31m\u202e\u2028{{.}}😀\U000e0001"
+	cert := &x509.Certificate{
+		Subject: pkix.Name{CommonName: "mike"}, NotAfter: time.Now(), DNSNames: []string{nasty},
+		EmailAddresses: []string{"mike@example.com"}, IPAddresses: []net.IP{net.IPv6loopback}, URIs: []*url.URL{{Scheme: "spiffe", Host: "mike"}},
+	}
+	yes := true
+	for _, o := range []Outcome{
+		{Answer: Answer{Status: Revoked, RequestID: "id"}, Attempts: 1, Reason: &Reason{Code: 4, Name: "superseded", Text: nasty}},
+		{Answer: Answer{Status: AlreadyRevoked}, Attempts: 2, Verified: &yes},
+		{Answer: Answer{Status: Failed, Err: errors.New(nasty)}, Attempts: 1},
+	} {
+		o.Target = &target.Target{Serial: target.Serial{4: 0x80}, Cert: &target.Certificate{
+			Subject: cert.Subject.String(), SANs: []string{nasty, "mike@example.com"}, NotAfter: cert.NotAfter,
+		}}
+		o.Time, o.AuthorizedBy = time.Now(), "provisioner "+nasty
+		object := o.Object("https://ca")
+		line, err := object.Line()
+		if err != nil || bytes.Count(line, []byte("\n")) != 1 || bytes.ContainsAny(line, "\x1b\u2028\u202e\U000e0001") {
+			t.Errorf("%v: %q", err, line)
+		}
+		var again Object
+		if err := json.Unmarshal(line, &again); err != nil || !reflect.DeepEqual(&again, object) {
+			t.Errorf("%v: %+v, want %+v", err, again, object)
+		}
+		if failed := again.Error != ""; failed != (o.Status == Failed) {
+			t.Errorf("%s with the error %q", o.Status, again.Error)
+		}
+	}
+}
+
+// TestSetRecord shows what a record changes.
+func TestSetRecord(t *testing.T) {
+	t.Parallel()
+	yes, no := true, false
+	expired := &target.Certificate{NotAfter: time.Now().Add(-2 * time.Hour)}
+	for _, tt := range []struct {
+		name     string
+		status   Status
+		cert     *target.Certificate
+		record   *Record
+		want     Status
+		verified *bool
+	}{
+		{"listed", Revoked, nil, &Record{Listed: true}, Revoked, &yes},
+		{"recorded, but not listed", Revoked, nil, &Record{}, Revoked, &no},
+		{"not on record", Revoked, nil, nil, Revoked, &no},
+		{"expired, and left out", Revoked, expired, nil, Revoked, nil},
+		{"expired, and listed", Revoked, expired, &Record{Listed: true}, Revoked, &yes},
+		{"the lost answer", Unknown, nil, &Record{Listed: true}, AlreadyRevoked, &yes},
+		{"a look", Planned, nil, &Record{Listed: true}, AlreadyRevoked, &yes},
+		{"a look at what is not revoked", Planned, nil, nil, Planned, &no},
+	} {
+		o := &Outcome{Target: &target.Target{Cert: tt.cert}, Answer: Answer{Status: tt.status, Err: errors.New("?")}}
+		o.SetRecord(tt.record)
+		if o.Status != tt.want || !reflect.DeepEqual(o.Verified, tt.verified) || tt.want == AlreadyRevoked && o.Err != nil {
+			t.Errorf("%s: %+v", tt.name, o)
+		}
+	}
+}
