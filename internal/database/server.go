@@ -1,0 +1,94 @@
+package database
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	pgxstdlib "github.com/jackc/pgx/v5/stdlib"
+	"github.com/smallstep/certificates/db"
+	"github.com/smallstep/nosql"
+
+	"github.com/step-plugins/step-revoke-plugin/internal/problem"
+)
+
+// connectTimeout is how long a database server may take to accept a connection.
+const connectTimeout = 4 * time.Second
+
+// checkServer makes sure that the database exists on its server: package nosql
+// would create it. It does nothing for a database in files.
+func checkServer(cfg *db.Config, quiet bool) error {
+	var (
+		conn *sql.DB
+		err  error
+	)
+	switch strings.ToLower(cfg.Type) {
+	case nosql.PostgreSQLDriver:
+		conn, err = openPostgres(cfg)
+	case nosql.MySQLDriver:
+		if quiet { // the driver logs to standard error, for package nosql too
+			_ = mysql.SetLogger(&mysql.NopLogger{})
+		}
+		conn, err = openMySQL(cfg)
+	default:
+		return nil
+	}
+	if err != nil { // whose text may hold the password
+		return problem.New("the data source of the CA's database cannot be read").Hint(checkHint)
+	}
+	defer conn.Close()
+	return ping(conn)
+}
+
+func openPostgres(cfg *db.Config) (*sql.DB, error) {
+	source, err := pgx.ParseConfig(cfg.DataSource)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Database != "" {
+		source.Database = cfg.Database
+	}
+	return pgxstdlib.OpenDB(*source), nil
+}
+
+func openMySQL(cfg *db.Config) (*sql.DB, error) {
+	source, err := mysql.ParseDSN(cfg.DataSource)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Database != "" {
+		source.DBName = cfg.Database
+	}
+	connector, err := mysql.NewConnector(source)
+	if err != nil {
+		return nil, err
+	}
+	return sql.OpenDB(connector), nil
+}
+
+// ping connects to the server, and to the database on it.
+func ping(conn *sql.DB) error {
+	ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
+	defer cancel()
+	err := conn.PingContext(ctx)
+	switch {
+	case err == nil:
+		return nil
+	case isUnknownDatabase(err):
+		return problem.New("the CA's database does not exist on its server").Hint(newCAHint)
+	}
+	return problem.New("the CA's database server: %w", err)
+}
+
+// isUnknownDatabase recognizes invalid_catalog_name of PostgreSQL (appendix A of
+// its manual) and ER_BAD_DB_ERROR of MySQL and MariaDB.
+func isUnknownDatabase(err error) bool {
+	var pg *pgconn.PgError
+	var my *mysql.MySQLError
+	return errors.As(err, &pg) && pg.Code == "3D000" || errors.As(err, &my) && my.Number == 1049
+}
