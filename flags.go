@@ -1,81 +1,281 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
+	"github.com/smallstep/cli-utils/step"
 	"github.com/urfave/cli"
+
+	"github.com/step-plugins/step-revoke-plugin/internal/offline"
+	"github.com/step-plugins/step-revoke-plugin/internal/online"
+	"github.com/step-plugins/step-revoke-plugin/internal/problem"
 )
 
-// flagsFirst moves flags before the arguments, which is where package flag
-// looks for them, and tells which flags there are, by their first name. It does
-// what urfave/cli does itself for commands, but knows which flags take a value,
-// and takes no flag for one. A number behind a dash is an argument.
-func flagsFirst(flags []cli.Flag, args []string) (sorted []string, given map[string]bool, err error) {
-	given = map[string]bool{}
+// A kind is what a flag takes for its value: the word that stands for it in the
+// help.
+type kind string
+
+const (
+	noValue     kind = "" // true or false
+	fileName    kind = "file"
+	nameValue   kind = "name"
+	keyID       kind = "kid"
+	tokenValue  kind = "token"
+	uriValue    kind = "uri"
+	hexValue    kind = "hex"
+	numberValue kind = "n"
+	duration    kind = "duration"
+	formatName  kind = "format"
+	reasonCode  kind = "code"
+	freeText    kind = "string"
+)
+
+// mayBeEmpty tells whether an empty value means something, or is refused where
+// it is parsed. For all others it is a mistake, most likely an unset variable of
+// a script.
+func (k kind) mayBeEmpty() bool {
+	return slices.Contains([]kind{noValue, numberValue, duration, formatName, reasonCode, freeText}, k)
+}
+
+// check tells whether a text can be a value of this kind.
+func (k kind) check(text string) (err error) {
+	switch k {
+	case noValue:
+		_, err = strconv.ParseBool(text)
+	case numberValue:
+		_, err = strconv.Atoi(text)
+	case duration:
+		_, err = time.ParseDuration(text)
+	}
+	return err
+}
+
+// A flag is one row of the table of flags.
+type flag struct {
+	names []string // the first one is its name, others are aliases
+	value kind
+	many  bool // it may be repeated
+	// inherited flags may come from a variable or from defaults.json. What is
+	// revoked and what guards it must not: a forgotten variable would add a target
+	// or switch off a question.
+	inherited bool
+	preset    string
+	usage     string
+}
+
+func (f *flag) name() string { return f.names[0] }
+
+// flagGroups are the flags of the command in the order of its help, which is
+// made from this table, as is every check that does not need to know one flag.
+var flagGroups = []struct {
+	title string
+	flags []flag
+}{
+	{"WHAT TO REVOKE", []flag{
+		{names: []string{"cert"}, value: fileName, many: true, usage: `The certificate to revoke, a PEM file; its first certificate counts.
+With --key it authorizes its own revocation. Without, a provisioner does,
+and the flag may be repeated`},
+		{names: []string{"from"}, value: fileName, usage: `A file that names many certificates: serial numbers, one a line, or PEM
+certificates, or the output of --format json, of a dry run for instance.
+A dash (-) is standard input`},
+		{names: []string{"key"}, value: fileName, usage: `The private key of --cert, a PEM file`},
+		{names: []string{"key-password-file"}, value: fileName, inherited: true, usage: `A file with the password of --key, if it is encrypted`},
+		{names: []string{"reason"}, value: freeText, usage: `Why, in your own words: a string for the CA's records`},
+		{names: []string{"reasonCode", "reason-code"}, value: reasonCode, usage: `Why, as a code of RFC 5280 or its name: see REASONS`},
+		{names: []string{"allow-unknown"}, usage: `Revoke also what cannot be shown to be a certificate of this CA`},
+		{names: []string{"force", "f"}, usage: `Answer yes where a confirmation is asked for`},
+	}},
+	{"HOW", []flag{
+		{names: []string{"dry-run"}, usage: `Do everything but revoke, and show what would be revoked`},
+		{names: []string{"verify"}, usage: `Look afterwards whether the CA's CRL has it, offline in the database.
+With --dry-run: look at the present state`},
+		{names: []string{"journal"}, value: fileName, usage: `A file that records every outcome. If it exists, the run goes on where the
+journal ends`},
+		{names: []string{"concurrency"}, value: numberValue, inherited: true, usage: fmt.Sprintf(`How many revocations may be in flight, a number (n); %d unless given,
+offline %d, or %d with a database server`, online.DefaultConcurrency, offline.FilesConcurrency, offline.ServerConcurrency)},
+		{names: []string{"rate"}, value: numberValue, inherited: true, usage: `How many revocations to begin in a second at most, a number (n)`},
+		{names: []string{"format"}, value: formatName, inherited: true, preset: "text", usage: `What to print on standard output: text or json, a format. With json it
+is one object for each certificate, a line each`},
+		{names: []string{"timeout"}, value: duration, inherited: true, preset: "10s", usage: `How long one request may take, a duration; 10s unless given`},
+		{names: []string{"retry-for"}, value: duration, inherited: true, preset: "30s", usage: `How long to try again after transient failures, a duration;
+30s unless given, 0s for never`},
+	}},
+	{"WHO AUTHORIZES IT", []flag{
+		{names: []string{"provisioner", "issuer"}, value: nameValue, inherited: true, usage: `The name of the provisioner; needed only where several fit`},
+		{names: []string{"kid"}, value: keyID, inherited: true, usage: `The key ID (kid) of the provisioner`},
+		{names: []string{"provisioner-password-file", "password-file"}, value: fileName, inherited: true, usage: `A file with the password of the provisioner's key, of
+--provisioner-key or of --x5c-key`},
+		{names: []string{"provisioner-key"}, value: fileName, inherited: true, usage: `A file with the provisioner's private key (JWK or PEM), for a CA that
+does not hand it out`},
+		{names: []string{"x5c-cert"}, value: fileName, inherited: true, usage: `A certificate that an X5C provisioner trusts, a PEM file; it may hold the
+chain too`},
+		{names: []string{"x5c-key"}, value: fileName, inherited: true, usage: `The private key of --x5c-cert, a PEM file`},
+		{names: []string{"x5c-chain"}, value: fileName, many: true, inherited: true, usage: `A PEM file with more of the chain of --x5c-cert; may be repeated`},
+		{names: []string{"token"}, value: tokenValue, inherited: true, usage: `A one-time token for the serial number, as made by step ca token --revoke.
+Others can see it in the list of processes: prefer --token-file`},
+		{names: []string{"token-file"}, value: fileName, inherited: true, usage: `A file with such a token`},
+	}},
+	{"WHICH CA", []flag{
+		{names: []string{"ca-url"}, value: uriValue, inherited: true, usage: `The address of the CA, an HTTPS uri`},
+		{names: []string{"root"}, value: fileName, inherited: true, usage: `The CA's root certificate, a PEM file`},
+		{names: []string{"fingerprint"}, value: hexValue, inherited: true, usage: `The SHA-256 fingerprint (hex) of the CA's root certificate, which is
+then fetched from the CA; needs no --root`},
+		{names: []string{"context"}, value: nameValue, inherited: true, usage: `The name of the step context to use`},
+	}},
+	{"ON THE CA HOST", []flag{
+		{names: []string{"offline"}, inherited: true, usage: `Revoke in the CA's own database, without the CA`},
+		{names: []string{"ca-config"}, value: fileName, inherited: true, usage: `The CA's configuration, a file; $(step path)/config/ca.json unless given`},
+		{names: []string{"ca-password-file"}, value: fileName, inherited: true, usage: `A file with the password of the CA's key, which signs the CRL. It is
+needed only where the CA has CRLs`},
+	}},
+	{"OTHERS", []flag{
+		{names: []string{"version"}, usage: `Print the version`},
+		{names: []string{"help", "h"}, usage: `Print this help`},
+	}},
+}
+
+// allFlags are the flags of all groups.
+func allFlags() (all []*flag) {
+	for _, group := range flagGroups {
+		for i := range group.flags {
+			all = append(all, &group.flags[i])
+		}
+	}
+	return all
+}
+
+// findFlag looks a flag up by any of its names; nil is none.
+func findFlag(name string) *flag {
+	for _, f := range allFlags() {
+		if slices.Contains(f.names, name) {
+			return f
+		}
+	}
+	return nil
+}
+
+// cliFlags is the table as urfave/cli takes it.
+func cliFlags() (flags []cli.Flag) {
+	for _, f := range allFlags() {
+		name, variable := strings.Join(f.names, ", "), ""
+		if !f.inherited {
+			variable = step.IgnoreEnvVar
+		}
+		switch {
+		case f.value == noValue:
+			flags = append(flags, cli.BoolFlag{Name: name, EnvVar: variable})
+		case f.value == numberValue:
+			flags = append(flags, cli.IntFlag{Name: name, EnvVar: variable})
+		case f.value == duration:
+			preset, _ := time.ParseDuration(f.preset)
+			flags = append(flags, cli.DurationFlag{Name: name, EnvVar: variable, Value: preset})
+		case f.many:
+			flags = append(flags, cli.StringSliceFlag{Name: name, EnvVar: variable})
+		default:
+			flags = append(flags, cli.StringFlag{Name: name, EnvVar: variable, Value: f.preset})
+		}
+	}
+	return flags
+}
+
+// dashed is a flag's name as it is typed.
+func dashed(name string) string { return strings.Repeat("-", min(len(name), 2)) + name }
+
+// variableOf is the environment variable of a flag, by cli-utils' rules
+// (step.SetEnvVar).
+func variableOf(name string) string {
+	return "STEP_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+}
+
+// given are the flags that stand on the command line itself, by their names. A
+// boolean flag that is set to false is not given.
+type given map[string]bool
+
+// any tells whether one of the flags is given.
+func (g given) any(names ...string) bool {
+	return slices.ContainsFunc(names, func(name string) bool { return g[name] })
+}
+
+// flagsFirst moves flags before the arguments, where package flag looks for
+// them, and tells which flags there are. It does what urfave/cli does itself for
+// commands, but knows which flags take a value, and takes no flag for a value. A
+// number behind a dash is an argument.
+func flagsFirst(args []string) (sorted []string, on given, err error) {
+	on = given{}
 	var rest []string
 	for i := 0; i < len(args); i++ {
-		arg := args[i]
-		if arg == "--" {
+		if args[i] == "--" {
 			rest = append(rest, args[i+1:]...)
 			break
 		}
-		name, hasValue, isFlag := flagName(arg)
+		name, value, hasValue, isFlag := splitFlag(args[i])
 		if !isFlag {
-			rest = append(rest, arg)
+			rest = append(rest, args[i])
 			continue
 		}
-		sorted = append(sorted, arg)
-		first, isBool, known := findFlag(flags, name)
-		if given[first] && !isBool && !mayRepeat[first] {
-			return nil, nil, usagef("%s is given twice", dashed(first))
+		sorted = append(sorted, args[i])
+		f := findFlag(name)
+		if f == nil {
+			continue // package flag refuses it
 		}
-		given[first] = known
-		if !known || isBool || hasValue {
+		if on[f.name()] && f.value != noValue && !f.many {
+			return nil, nil, problem.New("%s is given twice", dashed(f.name()))
+		}
+		yes, err := strconv.ParseBool(value)
+		on[f.name()] = f.value != noValue || !hasValue || err != nil || yes
+		if f.value == noValue || hasValue {
 			continue
 		}
 		if i++; i == len(args) || args[i] == "--" {
-			return nil, nil, usagef("%s has no value", dashed(name))
+			return nil, nil, problem.New("%s has no value", dashed(name))
 		}
-		if value, _, isFlag := flagName(args[i]); isFlag {
-			if _, _, known := findFlag(flags, value); known {
-				return nil, nil, usagef("%s has no value, but the flag %s after it", dashed(name), dashed(value)).
-					hint("write %s=%s if that is the value", dashed(name), args[i])
-			}
+		if next, _, _, isFlag := splitFlag(args[i]); isFlag && findFlag(next) != nil {
+			return nil, nil, problem.New("%s has no value, but the flag %s after it", dashed(name), dashed(next)).
+				Hint("write %s=%s if that is the value", dashed(name), args[i])
 		}
 		sorted = append(sorted, args[i])
 	}
-	return append(append(sorted, "--"), rest...), given, nil
+	return append(append(sorted, "--"), rest...), on, nil
 }
 
-// mayRepeat are the flags that take several values.
-var mayRepeat = map[string]bool{"cert": true, "x5c-chain": true}
-
-// flagName is the name of the flag that a word is, if it is one.
-func flagName(word string) (name string, hasValue, isFlag bool) {
+// splitFlag takes a word of the command line apart, if it is a flag.
+func splitFlag(word string) (name, value string, hasValue, isFlag bool) {
 	name = strings.TrimLeft(word, "-")
 	if name == word || name == "" || name[0] >= '0' && name[0] <= '9' {
-		return "", false, false
+		return "", "", false, false
 	}
-	name, _, hasValue = strings.Cut(name, "=")
-	return name, hasValue, true
+	name, value, hasValue = strings.Cut(name, "=")
+	return name, value, hasValue, true
 }
 
-// findFlag looks a flag up by any of its names.
-func findFlag(flags []cli.Flag, name string) (first string, isBool, known bool) {
-	for _, f := range flags {
-		names := strings.Split(f.GetName(), ", ")
-		if slices.Contains(names, name) {
-			return names[0], !f.(cli.DocGenerationFlag).TakesValue(), true
+// flagError words an error of package flag in the way of the others.
+func flagError(err error) error {
+	if name, ok := strings.CutPrefix(err.Error(), "flag provided but not defined: -"); ok {
+		return problem.New("there is no flag %s", dashed(name)).Hint(seeHelp)
+	}
+	if _, name, ok := strings.Cut(err.Error(), " for -"); ok && strings.HasPrefix(err.Error(), "invalid boolean value ") {
+		name, _, _ = strings.Cut(name, ":")
+		return problem.New("%s is either true or false", dashed(name))
+	}
+	for _, f := range allFlags() {
+		value, _, ok := strings.Cut(strings.TrimPrefix(err.Error(), "invalid value "), " for flag -"+f.name()+":")
+		if ok && f.value == numberValue {
+			return problem.New("%s is no value for %s, which takes a whole number", value, dashed(f.name()))
 		}
 	}
-	return name, false, false
+	return problem.New("%w", err).Hint(seeHelp)
 }
 
+const seeHelp = "see 'step revoke --help'"
+
 // conflicts are the flags that exclude each other. Only the command line
-// counts: what the environment or defaults.json say gives way.
+// counts: what is inherited gives way.
 var conflicts = [][2]string{
 	{"token", "token-file"},
 	{"token", "cert"}, {"token-file", "cert"},
@@ -106,36 +306,42 @@ var requirements = [][2]string{
 	{"ca-password-file", "offline"},
 }
 
-// checkFlags finds flags on the command line that contradict each other.
-func checkFlags(c *cli.Context, given map[string]bool) error {
+// checkFlags finds flags on the command line that contradict each other, lack
+// each other, or lack a value.
+func checkFlags(c *cli.Context, on given) error {
 	for _, pair := range conflicts {
-		if given[pair[0]] && given[pair[1]] {
-			err := usagef("--%s and --%s exclude each other", pair[0], pair[1])
+		if on[pair[0]] && on[pair[1]] {
+			err := problem.New("--%s and --%s exclude each other", pair[0], pair[1])
 			if text, ok := conflictHints[pair]; ok {
-				return err.hint("%s", text)
+				return err.Hint("%s", text)
 			}
 			return err
 		}
 	}
 	for _, pair := range requirements {
-		if given[pair[0]] && !c.IsSet(pair[1]) {
-			return usagef("--%s needs --%s", pair[0], pair[1])
+		if on[pair[0]] && !c.IsSet(pair[1]) {
+			return problem.New("--%s needs --%s", pair[0], pair[1])
 		}
 	}
-	for _, name := range mustHaveValue {
-		if given[name] && c.String(name) == "" {
-			return usagef("--%s has no value", name)
+	for _, f := range allFlags() {
+		if on[f.name()] && !f.value.mayBeEmpty() && slices.Contains(valuesOf(c, f), "") {
+			return problem.New("--%s has no value", f.name())
 		}
-	}
-	if slices.Contains(c.StringSlice("cert"), "") {
-		return usagef("--cert has no value")
 	}
 	return checkReadOnce(c)
 }
 
+// valuesOf are the values of a flag, wherever they come from.
+func valuesOf(c *cli.Context, f *flag) []string {
+	if f.many {
+		return c.StringSlice(f.name())
+	}
+	return []string{c.String(f.name())}
+}
+
 // checkReadOnce makes sure that no pipe is named twice: the second reader would
-// wait for what the first one has taken. What is already open, like standard
-// input, counts as one even where it is a file.
+// wait for what the first one has taken. A file that is already open, like
+// standard input, counts as a pipe.
 func checkReadOnce(c *cli.Context) error {
 	type pipe struct {
 		flag string
@@ -143,16 +349,11 @@ func checkReadOnce(c *cli.Context) error {
 	}
 	var pipes []pipe
 	for _, f := range allFlags() {
-		name := strings.Split(f.GetName(), ", ")[0]
-		if valueWord.FindString(f.(cli.DocGenerationFlag).GetUsage()) != "<file>" {
+		if f.value != fileName {
 			continue
 		}
-		files := c.StringSlice(name)
-		if files == nil {
-			files = []string{c.String(name)}
-		}
-		for _, file := range files {
-			if file == "-" && name == "from" {
+		for _, file := range valuesOf(c, f) {
+			if file == "-" && f.name() == "from" {
 				file = "/dev/stdin"
 			}
 			info, err := os.Stat(file)
@@ -161,10 +362,10 @@ func checkReadOnce(c *cli.Context) error {
 			}
 			for _, p := range pipes {
 				if os.SameFile(p.info, info) {
-					return usagef("--%s and --%s both read %s, which can be read only once", p.flag, name, file)
+					return problem.New("--%s and --%s both read %s, which can be read only once", p.flag, f.name(), file)
 				}
 			}
-			pipes = append(pipes, pipe{name, info})
+			pipes = append(pipes, pipe{flag: f.name(), info: info})
 		}
 	}
 	return nil
@@ -176,14 +377,50 @@ func isOpenFile(name string) bool {
 	return name == "/dev/stdin" || strings.HasPrefix(name, "/dev/fd/") || strings.HasPrefix(name, "/proc/self/fd/")
 }
 
-// mustHaveValue are the flags whose empty value is a mistake, most likely an
-// unset variable of a script.
-var mustHaveValue = []string{
-	"from", "journal", "key", "key-password-file", "token", "token-file", "provisioner", "kid", "provisioner-password-file",
-	"provisioner-key", "x5c-cert", "x5c-key", "ca-config", "ca-password-file", "ca-url", "root", "fingerprint", "context",
+// checkDefaults finds values in defaults.json that their flags cannot take:
+// cli-utils ignores them silently.
+func checkDefaults(c *cli.Context) error {
+	defaults, err := step.Contexts().GetConfig()
+	if err != nil {
+		return err
+	}
+	for _, f := range allFlags() {
+		value, ok := defaults[f.name()]
+		if !ok || !f.inherited || c.IsSet(f.name()) {
+			continue
+		}
+		if text := fmt.Sprint(value); f.value.check(text) != nil {
+			return problem.New("%q is no value for %q in defaults.json of %s", text, f.name(), step.Path())
+		}
+	}
+	return nil
 }
 
-// isAny tells whether one of the flags is given.
-func isAny(given map[string]bool, names ...string) bool {
-	return slices.ContainsFunc(names, func(name string) bool { return given[name] })
+// sudoCommand is this very command line as another user would have to run it,
+// with those of step's variables that count for it. A token in a variable is
+// left out, because others could see it.
+func sudoCommand(user string) string {
+	words := []string{"sudo", "-u", user, "env", step.PathEnv + "=" + step.BasePath()}
+	for _, f := range allFlags() {
+		if value, ok := os.LookupEnv(variableOf(f.name())); ok && f.value != tokenValue {
+			words = append(words, variableOf(f.name())+"="+value)
+		}
+	}
+	program, err := os.Executable()
+	if err != nil {
+		program = os.Args[0]
+	}
+	words = append(append(words, program), os.Args[1:]...)
+	for i, word := range words {
+		words[i] = shellQuote(word)
+	}
+	return strings.Join(words, " ")
+}
+
+// shellQuote writes a word so that a shell reads it as it is.
+func shellQuote(word string) string {
+	if word != "" && strings.Trim(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-") == "" {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -38,15 +39,11 @@ func TestFlagPairs(t *testing.T) {
 	t.Parallel()
 	flags := map[string]string{} // with a value that is right
 	for _, f := range allFlags() {
-		name, _, _ := strings.Cut(f.GetName(), ", ")
-		switch f.(type) {
-		case cli.BoolFlag:
-			flags[name] = "--" + name
-		case cli.DurationFlag:
-			flags[name] = "--" + name + "=1s"
-		default:
-			flags[name] = "--" + name + "=1"
+		flags[f.name()] = map[kind]string{noValue: "", duration: "=1s"}[f.value]
+		if f.value != noValue && f.value != duration {
+			flags[f.name()] = "=1"
 		}
+		flags[f.name()] = "--" + f.name() + flags[f.name()]
 	}
 	delete(flags, "help")
 	delete(flags, "version")
@@ -73,7 +70,7 @@ func checkPair(t *testing.T, a, b string, err error) {
 	case slices.Contains(strings.Fields(excluding[a]), b):
 		checkProblem(t, a+" and "+b, err, fmt.Sprintf("--%s and --%s exclude each other", a, b), excludingHints[a+" "+b])
 	case err != nil && strings.Contains(err.Error(), "exclude"):
-		t.Errorf("error %v, want no conflict", err)
+		t.Errorf("%v, but they do not", err)
 	}
 }
 
@@ -81,14 +78,14 @@ func checkPair(t *testing.T, a, b string, err error) {
 // known not to contradict each other.
 func checkLine(t *testing.T, line ...string) error {
 	t.Helper()
-	args, given, err := flagsFirst(allFlags(), line)
+	args, on, err := flagsFirst(line)
 	if err != nil {
 		return err
 	}
 	checked := errors.New("not checked")
-	command := revokeCommand(t.Context(), given)
+	command := revokeCommand(t.Context(), on)
 	command.Action = func(c *cli.Context) error {
-		checked = checkFlags(c, given)
+		checked = checkFlags(c, on)
 		return nil
 	}
 	app := cli.NewApp()
@@ -98,4 +95,107 @@ func checkLine(t *testing.T, line ...string) error {
 		return err
 	}
 	return checked
+}
+
+func TestFlagsFirst(t *testing.T) {
+	t.Parallel()
+	tests := []struct{ in, want, given string }{
+		{"123", "-- 123", ""},
+		{"123 --reason x 456", "--reason x -- 123 456", "reason"},
+		{"--offline 123 --reason x", "--offline --reason x -- 123", "offline reason"},
+		{"123 --offline", "--offline -- 123", "offline"},
+		{"-f 123", "-f -- 123", "force"},
+		{"--offline=false 123", "--offline=false -- 123", ""},
+		{"--offline=true 123", "--offline=true -- 123", "offline"},
+		{"--offline=maybe 123", "--offline=maybe -- 123", "offline"},
+		{"--reason=x 123 --reason-code 1", "--reason=x --reason-code 1 -- 123", "reason reasonCode"},
+		{"-reason x 123", "-reason x -- 123", "reason"},
+		{"--issuer a --password-file b", "--issuer a --password-file b --", "provisioner provisioner-password-file"},
+		{"--reason=--offline 123", "--reason=--offline -- 123", "reason"},
+		{"--reason --nonsense 123", "--reason --nonsense -- 123", "reason"},
+		{"--reasonCode -1 123", "--reasonCode -1 -- 123", "reasonCode"},
+		{"-5", "-- -5", ""},
+		{"123 -- --reason", "-- 123 --reason", ""},
+		{"- 123", "-- - 123", ""},
+		{"--nonsense 123", "--nonsense -- 123", ""},
+	}
+	for _, tt := range tests {
+		sorted, on, err := flagsFirst(strings.Fields(tt.in))
+		if err != nil {
+			t.Errorf("flagsFirst(%q): %v", tt.in, err)
+		}
+		if got := strings.Join(sorted, " "); got != tt.want {
+			t.Errorf("flagsFirst(%q) = %q, want %q", tt.in, got, tt.want)
+		}
+		maps.DeleteFunc(on, func(_ string, known bool) bool { return !known })
+		if got := strings.Join(slices.Sorted(maps.Keys(on)), " "); got != tt.given {
+			t.Errorf("flagsFirst(%q): given %q, want %q", tt.in, got, tt.given)
+		}
+	}
+}
+
+func TestFlagWithoutValue(t *testing.T) {
+	t.Parallel()
+	tests := []struct{ in, wantErr, wantHint string }{
+		{"123 --reason", "--reason has no value", ""},
+		{"--reason -- 123", "--reason has no value", ""},
+		{"--reason --offline 123", "--reason has no value, but the flag --offline after it", "--reason=--offline"},
+		{"--token -f 123", "--token has no value, but the flag -f after it", ""},
+		{"--cert --key=x.key", "--cert has no value, but the flag --key after it", ""},
+	}
+	for _, tt := range tests {
+		_, _, err := flagsFirst(strings.Fields(tt.in))
+		checkProblem(t, tt.in, err, tt.wantErr, tt.wantHint)
+	}
+}
+
+// TestFlagTable makes sure that the tables about flags name flags that exist,
+// and that the preset of a flag is a value for it.
+func TestFlagTable(t *testing.T) {
+	t.Parallel()
+	for _, pair := range slices.Concat(conflicts, requirements) {
+		for _, name := range pair {
+			if f := findFlag(name); f == nil || f.name() != name {
+				t.Errorf("there is no flag %s", name)
+			}
+		}
+	}
+	for pair := range conflictHints {
+		if !slices.Contains(conflicts, pair) {
+			t.Errorf("a hint for %v, which do not exclude each other", pair)
+		}
+	}
+	seen := map[string]bool{}
+	for _, f := range allFlags() {
+		for _, name := range f.names {
+			if seen[name] || strings.ContainsAny(name, ", ") {
+				t.Errorf("the name %q", name)
+			}
+			seen[name] = true
+		}
+		if f.preset != "" && f.value.check(f.preset) != nil || f.many && f.value == noValue || strings.ContainsAny(f.usage, "<>") {
+			t.Errorf("the row of %s", f.name())
+		}
+	}
+}
+
+// TestEmptyValue gives every flag an empty value.
+func TestEmptyValue(t *testing.T) {
+	t.Parallel()
+	for _, f := range allFlags() {
+		if f.value.mayBeEmpty() {
+			continue
+		}
+		line := []string{"--" + f.name() + "="}
+		for needs := needing[f.name()]; needs != "" && needs != f.name(); needs = needing[needs] {
+			if line = append(line, "--"+needs); findFlag(needs).value != noValue {
+				line[len(line)-1] += "=x"
+			}
+			if needs == "x5c-cert" && f.name() != "x5c-key" {
+				line = append(line, "--x5c-key=x")
+				break
+			}
+		}
+		checkProblem(t, strings.Join(line, " "), checkLine(t, line...), "--"+f.name()+" has no value", "")
+	}
 }

@@ -2,10 +2,8 @@ package main
 
 import (
 	"fmt"
-	"regexp"
+	"slices"
 	"strings"
-
-	"github.com/urfave/cli"
 )
 
 // helpIntro comes before the flags: what to type first, what it means after.
@@ -53,15 +51,15 @@ USAGE
   numbers.
 
   Many certificates are revoked at the same time. Those of --from are confirmed
-  first, or need --force. What fails for a passing reason is tried again without
-  holding up the others; what no retry can mend ends the run at once.
+  first, or need --force. Transient failures are tried again without holding up
+  the others; a failure that no retry can mend ends the run at once.
 
   A revoked certificate cannot be renewed. Whether those who are shown the
   certificate learn of it depends on the CRL, which the CA must publish and they
   must read: step-ca has CRLs only where its ca.json turns them on.
 `
 
-// helpReasons and helpRest come after the flags.
+// helpReasons, helpRest and helpCodes come after the flags.
 const helpReasons = `
 REASONS
   A code or its name, in any case, with or without spaces, dashes and
@@ -71,24 +69,19 @@ REASONS
 const helpRest = `
 WHERE VALUES COME FROM
   The command line, then variables (--ca-url is STEP_CA_URL, and so on), then
-  defaults.json of the step context in force. --cert, --key, --from, --reason,
-  --reasonCode, --force, --allow-unknown, --dry-run, --verify and --journal come
-  from the command line alone.
+  defaults.json of the step context in force. What is revoked, why, and what
+  guards it come from the command line alone:
+`
 
+const helpCodes = `
 EXIT CODES
     0  every certificate is revoked, now or before; or the dry run is done
     1  at least one is not known to be revoked
     2  a mistake in the command or its files; nothing was sent or written
-    3  every certificate is revoked, but the CRL could not be rebuilt, --verify
+    4  every certificate is revoked, but the CRL could not be rebuilt, --verify
        could not prove it, or the result or the journal could not be written
   130  interrupted
 `
-
-// valueWord is the word in a flag's usage that stands for its value.
-var valueWord = regexp.MustCompile(`<[^>]+>`)
-
-// dashed is a flag's name as it is typed.
-func dashed(name string) string { return strings.Repeat("-", min(len(name), 2)) + name }
 
 // helpText is the whole help, made from the tables of flags and reasons.
 func helpText() string {
@@ -97,17 +90,7 @@ func helpText() string {
 	for _, group := range flagGroups {
 		fmt.Fprintf(&b, "\n%s\n", group.title)
 		for _, f := range group.flags {
-			usage := f.(cli.DocGenerationFlag).GetUsage()
-			value := valueWord.FindString(usage)
-			if value != "" {
-				value = "=" + value
-			}
-			names := strings.Split(f.GetName(), ", ")
-			for i, name := range names {
-				names[i] = dashed(name) + value
-			}
-			text := valueWord.ReplaceAllStringFunc(usage, func(s string) string { return strings.Trim(s, "<>") })
-			fmt.Fprintf(&b, "  %s\n      %s\n", strings.Join(names, ", "), strings.ReplaceAll(text, "\n", "\n      "))
+			fmt.Fprintf(&b, "  %s\n      %s\n", f.synopsis(), strings.ReplaceAll(f.usage, "\n", "\n      "))
 		}
 	}
 	b.WriteString(helpReasons)
@@ -115,5 +98,30 @@ func helpText() string {
 		fmt.Fprintf(&b, "  %3d  %-20s  %s\n", r.code, r.name, r.when)
 	}
 	b.WriteString(helpRest)
+	for names := range slices.Chunk(commandLineOnly(), 5) {
+		b.WriteString("    " + strings.Join(names, " ") + "\n")
+	}
+	b.WriteString(helpCodes)
 	return b.String()
+}
+
+// synopsis is a flag with all its names, as it is typed.
+func (f *flag) synopsis() string {
+	names := make([]string, len(f.names))
+	for i, name := range f.names {
+		if names[i] = dashed(name); f.value != noValue {
+			names[i] += "=<" + string(f.value) + ">"
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+// commandLineOnly are the flags that are not inherited.
+func commandLineOnly() (names []string) {
+	for _, f := range allFlags() {
+		if !f.inherited && f.name() != "version" && f.name() != "help" {
+			names = append(names, dashed(f.name()))
+		}
+	}
+	return names
 }

@@ -6,31 +6,27 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log"
 	"os"
 	"os/signal"
-	"os/user"
-	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"syscall"
 	"time"
 
-	"github.com/smallstep/certificates/ca"
 	"github.com/smallstep/cli-utils/step"
-	"github.com/smallstep/cli-utils/ui"
 	"github.com/urfave/cli"
+
+	"github.com/step-plugins/step-revoke-plugin/internal/batch"
+	"github.com/step-plugins/step-revoke-plugin/internal/problem"
+	"github.com/step-plugins/step-revoke-plugin/internal/ui"
 )
 
 // version is set by the linker in releases and by make.
 var version = ""
 
-// After a signal, what is in flight may take grace to finish. What has not ended
-// a little later, by itself, is ended.
-const (
-	grace    = 4 * time.Second
-	graceEnd = grace + 500*time.Millisecond
-)
+// lastMoment is how long after a signal the process exits, whatever is still
+// running: a little after the grace of what is in flight.
+const lastMoment = batch.Grace + 500*time.Millisecond
 
 func main() { os.Exit(run(os.Args[1:])) }
 
@@ -44,40 +40,38 @@ func run(args []string) int {
 	defer stop()
 	context.AfterFunc(ctx, func() {
 		stop() // a second signal ends the program at once
-		time.AfterFunc(graceEnd, func() {
-			fmt.Fprintln(&realStderr, bottom.leave()+"error:", errInterrupted) // os.Stderr may be another one just now
-			os.Exit(exitInterrupted)
+		time.AfterFunc(lastMoment, func() {
+			ui.Farewell(problem.ErrInterrupted)
+			os.Exit(problem.Interrupted)
 		})
 	})
-	signal.Ignore(syscall.SIGPIPE) // whoever stops reading is an error, not the end
-	log.SetFlags(0)
-	log.SetOutput(debugLog{}) // of libraries
-	ui.Init()
-	defer ui.Reset()
+	signal.Ignore(syscall.SIGPIPE) // a reader that has gone is an error, not the end
+	defer ui.Init()()
 
-	err := runApp(ctx, args)
-	if err != nil && !errors.Is(err, errReported) {
-		sayProblem(err)
+	err := problem.Default(runApp(ctx, args), problem.Usage)
+	if err != nil {
+		for _, part := range problem.Parts(err) {
+			if !errors.Is(part, errReported) {
+				ui.Error(part)
+			}
+		}
 	}
-	return exitCode(err)
+	return problem.Code(err)
 }
 
 // runApp runs the app, which has one command: urfave/cli wires environment
 // variables and defaults.json for commands only.
 func runApp(ctx context.Context, args []string) error {
-	ca.UserAgent = "step-revoke-plugin/" + programVersion()
-	ca.DisableIdentity = true // step's own identity would displace --cert and --key
-
-	args, given, err := flagsFirst(allFlags(), args)
+	args, on, err := flagsFirst(args)
 	switch {
 	case err != nil:
 		return err
-	case given["help"]:
+	case on["help"]:
 		return printOut(helpText())
-	case given["version"]:
+	case on["version"]:
 		return printOut(fmt.Sprintf("step-revoke-plugin/%s (%s/%s)\n", programVersion(), runtime.GOOS, runtime.GOARCH))
 	}
-	command := revokeCommand(ctx, given)
+	command := revokeCommand(ctx, on)
 	os.Unsetenv(step.IgnoreEnvVar) // flags that name it as their variable have none
 	step.SetEnvVar(&command)
 	app := cli.NewApp()
@@ -88,35 +82,49 @@ func runApp(ctx context.Context, args []string) error {
 	return app.Run(append([]string{app.Name, command.Name}, args...))
 }
 
-// initStep reads step's environment: its directory, the contexts, and the
-// defaults of the context in force. Without a home directory there is none, and
-// nothing is read: step's paths would be relative to the working directory,
-// and what lies there is not to be trusted.
-func initStep() error {
-	if !filepath.IsAbs(homeDir()) {
-		nowhere := os.Getenv(step.PathEnv)
-		if !filepath.IsAbs(nowhere) {
-			nowhere = filepath.Join(filepath.VolumeName(os.TempDir())+string(filepath.Separator), "nonexistent")
-			os.Setenv(step.PathEnv, nowhere)
-		}
-		os.Setenv(step.HomeEnv, nowhere)
-	}
-	if err := step.Init(); err != nil {
-		return usagef("reading step's environment in %s: %w", step.BasePath(), err).
-			hint("%s names another directory for it, which may be empty", step.PathEnv)
+func printOut(text string) error {
+	if err := ui.Print(text); err != nil {
+		return problem.WithCode(problem.Failed, "writing to standard output: %w", err)
 	}
 	return nil
 }
 
-// homeDir is the home directory as step.Init sees it.
-func homeDir() string {
-	if home := os.Getenv(step.HomeEnv); home != "" {
-		return home
+// revokeCommand is the app's one command. on are the flags that stand on the
+// command line itself.
+func revokeCommand(ctx context.Context, on given) cli.Command {
+	return cli.Command{
+		Name:           "revoke",
+		Flags:          cliFlags(),
+		HideHelp:       true, // the flag is in our own table
+		SkipArgReorder: true, // flagsFirst has done it
+		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return flagError(err) },
+		Before:         func(*cli.Context) error { return nil }, // keeps step.SetEnvVar from adding its own
+		Action: func(c *cli.Context) error {
+			o, err := configure(ctx, c, on)
+			if err != nil {
+				return err
+			}
+			return revoke(ctx, o)
+		},
 	}
-	if u, err := user.Current(); err == nil {
-		return u.HomeDir
+}
+
+// configure reads step's environment and then the options.
+func configure(ctx context.Context, c *cli.Context, on given) (*options, error) {
+	if err := initStep(); err != nil {
+		return nil, err
 	}
-	return ""
+	if err := useContext(ctx, c.String("context")); err != nil {
+		return nil, err
+	}
+	ui.Debug("step-revoke-plugin %s, step path %s", programVersion(), step.Path())
+	if err := checkDefaults(c); err != nil {
+		return nil, err
+	}
+	if err := step.Contexts().Apply(c); err != nil {
+		return nil, problem.New("%w", err).Hint(seeHelp)
+	}
+	return readOptions(ctx, c, on)
 }
 
 // programVersion is the version of a release, or that of the module for a

@@ -5,18 +5,19 @@ import (
 	"strings"
 
 	"github.com/agnivade/levenshtein"
+
+	"github.com/step-plugins/step-revoke-plugin/internal/problem"
+	"github.com/step-plugins/step-revoke-plugin/internal/revocation"
 )
 
-// A reason is one CRL reason code of RFC 5280, section 5.3.1.
-type reason struct {
+// reasons are the CRL reason codes that step-ca accepts and RFC 5280, section
+// 5.3.1, defines, in the order of their numbers. Help and parser are made from
+// this table alone.
+var reasons = []struct {
 	code int
 	name string // as RFC 5280 spells it
 	when string // when to use it, for the help
-}
-
-// reasons are the codes that step-ca accepts and RFC 5280 defines, in the
-// order of their numbers. Help and parser are made from this table alone.
-var reasons = []reason{
+}{
 	{0, "unspecified", "no reason given; the default"},
 	{1, "keyCompromise", "the private key was, or may be, in wrong hands"},
 	{2, "cACompromise", "the key of the CA itself was compromised"},
@@ -36,33 +37,29 @@ const (
 )
 
 // parseReason reads a reason code: its number, or its name in any case, with
-// or without spaces, dashes and underscores. Nothing at all is unspecified, as
-// in step ca revoke.
-func parseReason(s string) (reason, error) {
+// or without spaces, dashes and underscores. An empty text is unspecified, as in
+// step ca revoke.
+func parseReason(s string) (revocation.Reason, error) {
 	word := normalizeReason(s)
 	for _, r := range reasons {
-		if s == strconv.Itoa(r.code) || word == strings.ToLower(r.name) {
-			return r, nil
+		if s == strconv.Itoa(r.code) || word == strings.ToLower(r.name) || s == "" {
+			return revocation.Reason{Code: r.code, Name: r.name}, nil
 		}
-	}
-	if word == "" {
-		return reasons[0], nil
 	}
 	const known = "codes are 0 to 6 and 8 to 10, or their names: see 'step revoke --help'"
-	if n, err := strconv.Atoi(s); err == nil {
+	err := problem.New("unknown reason code %.64q", s)
+	if n, notNumber := strconv.Atoi(s); notNumber == nil {
+		err = problem.New("reason code %.64s does not exist", s)
 		if n == 7 {
-			return reason{}, usagef("reason code 7 is not used by RFC 5280").hint(known)
+			err = problem.New("reason code 7 is not used by RFC 5280")
 		}
-		return reason{}, usagef("reason code %s does not exist", clip(s, 64)).hint(known)
+	} else if near := nearestReason(word); near != "" {
+		err = err.Hint("did you mean %s?", near)
 	}
-	err := usagef("unknown reason code %q", clip(s, 64))
-	if near, ok := nearestReason(word); ok {
-		err = err.hint("did you mean %s?", near.name)
-	}
-	return reason{}, err.hint(known)
+	return revocation.Reason{}, err.Hint(known)
 }
 
-// reasonName is the name of a code, or its number where there is none.
+// reasonName is the name of a code, or its number if it has no name.
 func reasonName(code int) string {
 	for _, r := range reasons {
 		if r.code == code {
@@ -77,15 +74,14 @@ func normalizeReason(s string) string {
 	return strings.ToLower(strings.NewReplacer(" ", "", "-", "", "_", "", "\t", "").Replace(s))
 }
 
-// nearestReason finds the name that word is most likely a misspelling of: one
-// that at most a quarter of its letters keep apart.
-func nearestReason(word string) (best reason, ok bool) {
+// nearestReason is the name that a word is most likely a misspelling of: at most
+// a quarter of its letters differ. It is empty if there is no such name.
+func nearestReason(word string) (best string) {
 	least := 1 << 10
 	for _, r := range reasons {
-		name := strings.ToLower(r.name)
-		if d := levenshtein.ComputeDistance(word, name); d < least && d <= len(name)/4 {
-			best, least, ok = r, d, true
+		if d := levenshtein.ComputeDistance(word, strings.ToLower(r.name)); d < least && d <= len(r.name)/4 {
+			best, least = r.name, d
 		}
 	}
-	return best, ok
+	return best
 }

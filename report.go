@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -12,65 +11,98 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/dustin/go-humanize"
+	"github.com/step-plugins/step-revoke-plugin/internal/batch"
+	"github.com/step-plugins/step-revoke-plugin/internal/journal"
+	"github.com/step-plugins/step-revoke-plugin/internal/problem"
+	"github.com/step-plugins/step-revoke-plugin/internal/revocation"
+	"github.com/step-plugins/step-revoke-plugin/internal/target"
+	"github.com/step-plugins/step-revoke-plugin/internal/ui"
 )
 
-// few is how many certificates get a line each for a person. Of more than that
-// only what is wrong with the first ones is told one by one.
-const few = 20
+// fewTargets is how many certificates get a line each for a person. Larger
+// batches print individual lines only for their first failures.
+const fewTargets = 20
+
+// errReported is the error of a run whose failures were printed as they
+// happened.
+var errReported error = problem.WithCode(problem.Failed, "at least one certificate is not known to be revoked")
 
 // A report says what becomes of the targets: to a person, with --format json to
 // a program, and to the journal.
 type report struct {
 	options      *options
-	list         []target
-	journal      *journal
+	list         *target.List
+	reason       revocation.Reason
+	journal      *journal.Journal // nil if there is none
 	authorizedBy string
-	progress     *progress // nil until the first attempt
+	progress     *ui.Progress // nil before the first attempt
+	speed        string       // of the batch, once it has ended
 
-	counts    map[status]int
-	causes    map[status]map[string]int // of what is not revoked
-	told      int                       // problems that were told one by one
-	retries   int                       // that were not told yet
-	toldRetry time.Time
-	kept      []*outcome // what --verify may still change
-	columns   []int      // of the table of a dry run: the widths
-	unwritten error      // why standard output lacks something
+	counts       map[revocation.Status]int
+	causes       map[revocation.Status]map[string]int // of what is not revoked
+	told         int                                  // problems that were printed one by one
+	retries      int                                  // retries that were not printed yet
+	lastRetry    time.Time                            // when one was printed
+	kept         []*revocation.Outcome                // what --verify may still change
+	columns      []int                                // widths in the table of a dry run
+	errUnwritten error                                // why standard output lacks something
 }
 
-func newReport(o *options, list []target, j *journal) *report {
-	return &report{options: o, list: list, journal: j, counts: map[status]int{}, causes: map[status]map[string]int{}}
+var _ batch.Watcher = (*report)(nil)
+
+func newReport(o *options, list *target.List, reason revocation.Reason, j *journal.Journal) *report {
+	return &report{
+		options: o, list: list, reason: reason, journal: j,
+		counts: map[revocation.Status]int{}, causes: map[revocation.Status]map[string]int{},
+	}
 }
 
 // left is how many targets the journal does not say are revoked.
-func (r *report) left() int {
-	if r.journal == nil {
-		return len(r.list)
-	}
-	return len(r.list) - r.journal.done
-}
+func (r *report) left() int { return len(r.list.All) - r.journal.Found().Done }
+
+func (r *report) many() bool { return len(r.list.All) > fewTargets }
 
 // begin is called before the first attempt.
-func (r *report) begin(t *targets) error {
-	if err := r.journal.begin(r.options, t, r.authorizedBy); err != nil {
-		return err
+func (r *report) begin(authorizedBy string) error {
+	r.authorizedBy = authorizedBy
+	if r.journal != nil {
+		if err := r.journal.Begin(journalHeader(r.options, r.list, r.reason, authorizedBy)); err != nil {
+			return err
+		}
 	}
-	r.progress = newProgress(r.left())
+	r.progress = ui.NewProgress(r.left())
 	return nil
 }
 
-func (r *report) many() bool { return len(r.list) > few }
+const againHint = "run it again once that is mended, with the same --journal if it has one: what is revoked already is no failure"
 
-// arrived takes an outcome as it happens. What --verify may still change is not
-// written before it has. An error means that the journal cannot be written.
-func (r *report) arrived(o *outcome) error {
-	o.time, o.authorizedBy = time.Now().UTC(), r.authorizedBy
+// end is called after the last attempt, with the error of the batch, which it
+// words.
+func (r *report) end(err error) error {
+	done, took := r.progress.End()
+	if !r.options.dryRun {
+		r.speed = fmt.Sprintf("; %s, %s/s", took.Round(10*time.Millisecond), ui.PerSecond(done, took))
+	}
+	if stopped := (*batch.Stopped)(nil); errors.As(err, &stopped) {
+		left := ui.Count(stopped.Left, "certificate", "certificates")
+		return problem.Wrap(stopped.Err, "the run has stopped with %s left", left).Hint(againHint)
+	}
+	return err
+}
+
+// Ended takes an outcome as it happens. What --verify may still change is not
+// written to standard output before it has. An error means that the journal
+// cannot be written.
+func (r *report) Ended(o *revocation.Outcome) error {
+	o.Time, o.AuthorizedBy = time.Now().UTC(), r.authorizedBy
 	r.count(o, 1)
-	r.progress.add(o)
-	// First of all to the journal: who reads the rest may keep it waiting.
+	if o.Status != revocation.NotAttempted {
+		r.progress.Add(o.Status == revocation.Failed || o.Status == revocation.Unknown)
+	}
+	// First of all to the journal: readers of the rest may keep it waiting.
 	var err error
-	if r.journal != nil && o.status != statusNotAttempted && o.status != statusPlanned {
-		err = r.journal.write(o.object(r.options))
+	if o.Status != revocation.NotAttempted && o.Status != revocation.Planned {
+		err = r.journal.Write(r.object(o))
 	}
 	r.sayOutcome(o)
 	if r.options.verify {
@@ -79,204 +111,206 @@ func (r *report) arrived(o *outcome) error {
 		r.write(o)
 	}
 	if err != nil {
-		return (&problem{error: &journalError{err}, code: exitIncomplete}).
-			hint("what is revoked and not in it is found to be revoked already by a later run, which is no failure")
+		return problem.WithCode(problem.Incomplete, "%w", err).
+			Hint("what is revoked and not in it is found to be revoked already by a later run, which is no failure")
 	}
 	return nil
 }
 
-// A journalError is an outcome that the journal lacks.
-type journalError struct{ error }
+func (r *report) object(o *revocation.Outcome) *revocation.Object {
+	r.setReason(o)
+	return o.Object(r.options.caName())
+}
 
-func (e *journalError) Unwrap() error { return e.error }
-
-// count counts an outcome, or takes it back.
-func (r *report) count(o *outcome, n int) {
-	r.counts[o.status] += n
-	if o.done() || o.err == nil || errors.Is(o.err, errPlanned) {
+// count counts an outcome, or takes it back with n = -1.
+func (r *report) count(o *revocation.Outcome, n int) {
+	r.counts[o.Status] += n
+	if o.Status.Done() || o.Err == nil {
 		return
 	}
-	if r.causes[o.status] == nil {
-		r.causes[o.status] = map[string]int{}
+	if r.causes[o.Status] == nil {
+		r.causes[o.Status] = map[string]int{}
 	}
-	cause := causeOf(o.err)
-	if r.causes[o.status][cause] += n; r.causes[o.status][cause] == 0 {
-		delete(r.causes[o.status], cause)
+	cause := cmp.Or(o.Cause, o.Err.Error())
+	if r.causes[o.Status][cause] += n; r.causes[o.Status][cause] == 0 {
+		delete(r.causes[o.Status], cause)
 	}
 }
 
-// causeOf is the text of an error that is the same for all that failed alike.
-func causeOf(err error) string {
-	if a, ok := asAnswer(err); ok {
-		return fmt.Sprintf("%s (HTTP %d)", strings.TrimSuffix(a.text, "."), a.status)
+// sayOutcome prints what became of one certificate.
+func (r *report) sayOutcome(o *revocation.Outcome) {
+	if r.many() {
+		if o.Status != revocation.Failed && o.Status != revocation.Unknown {
+			return
+		}
+		if r.told++; r.told > fewTargets/2 {
+			if r.told == fewTargets/2+1 {
+				ui.Warn("further failures are counted from here on; --format json and --journal name each")
+			}
+			return
+		}
 	}
-	return err.Error()
+	serial := o.Target.Serial
+	switch o.Status {
+	case revocation.Revoked:
+		ui.Say("Certificate with Serial Number %s has been revoked.", serial)
+	case revocation.AlreadyRevoked:
+		ui.Say("Certificate with Serial Number %s was already revoked.", serial)
+		if o.Unanswered {
+			ui.Hint("perhaps by an earlier attempt of this run, which got no clear answer")
+		} else {
+			ui.Hint("the reason on record is the one that was given then")
+		}
+		if o.StaleCRL {
+			ui.Warn("the CA failed after it had stored the revocation: its CRL may lack it until the next one")
+		}
+	case revocation.Unknown:
+		ui.Error(problem.Wrap(o.Err, "it is not known whether the certificate with serial number %s is revoked", serial).
+			Hint("run the same command again with a new token, if it had one: it says 'already revoked' if this went through; --dry-run --verify looks without revoking"))
+	case revocation.NotAttempted:
+		if o.Next != revocation.Reach || o.Err == nil {
+			ui.Say("Certificate with Serial Number %s was not attempted.", serial)
+			return
+		}
+		fallthrough
+	case revocation.Failed:
+		ui.Error(problem.Wrap(o.Err, "the certificate with serial number %s was not revoked", serial))
+	}
 }
 
-// prove looks up in what the CA has on record every certificate of the run, and
-// those that the journal says are revoked, and writes what it finds. Its error
-// has the code 3: what is revoked cannot be proven to be. Where nothing is known
-// to be revoked it is 1.
-func (r *report) prove(ctx context.Context, ca authority) error {
-	found, lookErr := ca.Evidence(ctx)
-	missing, accepted, listed, mayHaveExpired := 0, 0, 0, false
-	each := func(o *outcome) {
-		r.count(o, -1)
-		if ctx.Err() != nil {
-			lookErr = errInterrupted
-		}
-		lookErr = o.lookUp(ctx, found, lookErr)
-		r.count(o, 1)
-		if o.done() {
-			accepted++
-		}
-		if o.record != nil {
-			listed++
-		}
-		if o.done() && o.verified != nil && !*o.verified {
-			missing++
-			mayHaveExpired = mayHaveExpired || o.target.cert == nil
-		}
-		if lookErr == nil {
-			r.sayVerified(o)
-		}
-		r.write(o)
+// Retrying prints that an attempt will be repeated. Of many certificates it is
+// printed once a second.
+func (r *report) Retrying(o *revocation.Outcome, wait time.Duration) {
+	r.retries++
+	if r.many() && time.Since(r.lastRetry) < time.Second {
+		return
 	}
-	if r.options.looks() {
-		for i := range r.list {
-			o := &outcome{target: &r.list[i], status: statusPlanned, time: time.Now().UTC()}
-			r.count(o, 1)
-			each(o)
-		}
+	var others string
+	if r.retries > 1 {
+		others = fmt.Sprintf(" (and %s)", ui.Count(r.retries-1, "other", "others"))
 	}
-	err := r.journal.outcomes(r.list, func(o *outcome) { r.count(o, 1); each(o) })
-	for _, o := range r.kept {
-		each(o)
-	}
-	r.kept = nil
-	if err != nil && (lookErr != nil || missing > 0) {
-		sayProblem(err)
-	}
-	switch {
-	case lookErr != nil && accepted == 0:
-		return passOn(lookErr, exitFailed, "what is on record cannot be looked up")
-	case lookErr != nil:
-		return passOn(lookErr, exitIncomplete, count(accepted, "revocation is", "revocations are")+" accepted, but not proven")
-	case missing == 0:
-		if r.many() && err == nil && listed > 0 {
-			sayMarked(good, "%s on record as revoked", count(listed, "certificate is", "certificates are"))
-		}
-		return err
-	}
-	p := passOn(found.Missing(), exitIncomplete, count(missing, "revocation is", "revocations are")+" accepted, but not proven")
-	if mayHaveExpired {
-		p.hint("a CRL leaves out what expired more than an hour ago, which only --cert or --offline would show")
-	}
-	return p
+	ui.Warn("serial number %s%s, attempt %d: %v; trying again in %s", o.Target.Serial, others, o.Attempts, o.Err, wait.Round(time.Millisecond))
+	r.retries, r.lastRetry = 0, time.Now()
 }
 
-// lookUp takes over what is on record about an outcome. Where that cannot be
-// read, a mere look has found nothing out.
-func (o *outcome) lookUp(ctx context.Context, found evidence, lookErr error) error {
-	var on *record
-	if lookErr == nil {
-		on, lookErr = found.Lookup(ctx, o.target.serial.String())
-	}
-	switch {
-	case lookErr == nil:
-		o.setRecord(on)
-	case o.status == statusPlanned:
-		o.status, o.err = statusUnknown, lookErr
-	}
-	return lookErr
+// Unreachable prints that the whole batch waits for the CA.
+func (r *report) Unreachable(err error, wait time.Duration) {
+	ui.Warn("%v; trying again in %s", err, wait.Round(time.Millisecond))
 }
 
-// conclude writes what is left to write and turns what has happened into the
-// error that the run ends with.
+// Reachable prints that the batch goes on.
+func (r *report) Reachable() { ui.Good("The CA can be reached again") }
+
+// Interrupted prints what the program still waits for.
+func (r *report) Interrupted(inFlight int) {
+	what := "the answer"
+	if inFlight > 1 {
+		what = fmt.Sprintf("%d answers", inFlight)
+	}
+	ui.Warn("interrupted: waiting for %s for at most %s", what, batch.Grace)
+}
+
+// Tick shows how far the batch is.
+func (r *report) Tick() { r.progress.Show() }
+
+// conclude writes what is left to write, closes the journal, and turns what has
+// happened into the error that the run ends with.
 func (r *report) conclude(ctx context.Context, err error) error {
-	if len(r.counts) == 0 && err != nil && exitCode(err) != exitUsage {
-		for i := range r.list {
-			if r.options.json && !r.list[i].done {
-				r.write(&outcome{target: &r.list[i], status: statusNotAttempted, err: err, authorizedBy: r.authorizedBy, time: time.Now().UTC()})
+	err = errors.Join(err, r.writeRest(err))
+	r.saySummary()
+	if r.errUnwritten != nil {
+		code := problem.Incomplete
+		if r.options.dryRun {
+			code = problem.Failed // it was all that was asked for
+		}
+		err = errors.Join(problem.WithCode(code, "writing the result: %w", r.errUnwritten), err)
+	}
+	if ctx.Err() != nil {
+		err = errors.Join(dropInterrupted(err), problem.ErrInterrupted)
+	} else if r.counts[revocation.Failed]+r.counts[revocation.Unknown]+r.counts[revocation.NotAttempted] > 0 {
+		err = errors.Join(err, errReported)
+	}
+	return errors.Join(err, r.journal.Close())
+}
+
+// dropInterrupted leaves out what only says that the run was interrupted.
+func dropInterrupted(err error) error {
+	if err == nil {
+		return nil
+	}
+	return errors.Join(slices.DeleteFunc(problem.Parts(err), func(part error) bool { return errors.Is(part, problem.ErrInterrupted) })...)
+}
+
+// writeRest writes to standard output what is known of targets that no attempt
+// has reported: they were revoked before, or a mistake of the command aside, the
+// run came to nothing.
+func (r *report) writeRest(err error) error {
+	switch {
+	case problem.Code(err) == problem.Usage:
+		return nil
+	case err != nil && len(r.counts) == 0:
+		for i := range r.list.All {
+			if t := &r.list.All[i]; r.options.json && !t.Done {
+				r.write(&revocation.Outcome{
+					Target: t, Answer: revocation.Answer{Status: revocation.NotAttempted, Err: err},
+					AuthorizedBy: r.authorizedBy, Time: time.Now().UTC(),
+				})
 			}
 		}
-	} else if exitCode(err) != exitUsage && !r.options.verify && (r.options.json || r.options.dryRun) {
-		err = cmp.Or(err, r.journal.outcomes(r.list, r.write))
+	case !r.options.verify && (r.options.json || r.options.dryRun):
+		return r.journal.Outcomes(r.list, r.write)
 	}
-	r.saySummary()
-	missing := r.counts[statusFailed]+r.counts[statusUnknown]+r.counts[statusNotAttempted] > 0
-	switch {
-	case ctx.Err() != nil:
-		if err != nil && !errors.Is(err, errInterrupted) {
-			sayProblem(err)
-		}
-		err = errInterrupted
-	case missing && err != nil:
-		sayProblem(err)
-		fallthrough
-	case missing:
-		err = &problem{error: errReported, code: exitFailed}
-	}
-	if r.unwritten == nil {
-		return err
-	}
-	lost := &problem{error: fmt.Errorf("writing the result: %w", r.unwritten), code: exitIncomplete}
-	if err != nil {
-		sayProblem(lost)
-		return err
-	}
-	if r.options.dryRun {
-		lost.code = exitFailed // it was all that was asked for
-	}
-	return lost
+	return nil
 }
 
-// write writes what standard output is to have of an outcome. A revocation that
-// nobody can read of has happened all the same: conclude tells what is missing.
-func (r *report) write(o *outcome) {
+// write writes what standard output is to have of an outcome. If that fails the
+// revocation has happened all the same: conclude says what is missing.
+func (r *report) write(o *revocation.Outcome) {
 	var err error
 	switch {
 	case r.options.json:
 		var line []byte
-		if line, err = json.Marshal(o.object(r.options)); err == nil {
-			err = printLine(printableJSON(line) + "\n")
+		if line, err = r.object(o).Line(); err == nil {
+			err = ui.Print(string(line))
 		}
 	case r.options.dryRun:
 		err = r.writeRow(o)
 	}
-	r.unwritten = cmp.Or(r.unwritten, err)
+	r.errUnwritten = cmp.Or(r.errUnwritten, err)
 }
 
 // writeRow writes a row of the table that a dry run prints, and before the
 // first one the table's head.
-func (r *report) writeRow(o *outcome) error {
-	head := []string{"SERIAL NUMBER", "STATUS", "REASON", "SUBJECT", "AUTHORIZED BY"}
-	cells := []string{o.target.serial.String(), string(o.status), "", "", printable(o.authorizedBy)}
-	if code, _, text, known := o.reason(r.options); known {
-		cells[2] = printable(describeReason(code, text))
+func (r *report) writeRow(o *revocation.Outcome) error {
+	r.setReason(o)
+	cells := []string{o.Target.Serial.String(), string(o.Status), "", "", ui.Printable(o.AuthorizedBy)}
+	if o.Reason != nil {
+		cells[2] = ui.Printable(o.Reason.String())
 	}
-	if cert := o.target.cert; cert != nil {
-		cells[3] = printable(cert.subject)
+	if cert := o.Target.Cert; cert != nil {
+		cells[3] = ui.Printable(cert.Subject)
 	}
 	if r.columns != nil {
-		return printLine(r.row(cells))
+		return ui.Print(r.row(cells))
 	}
-	// The table is not held back until all of it is known: so the columns are as
-	// wide as what is known before.
-	for _, title := range head {
-		r.columns = append(r.columns, len(title))
+	head := []string{"SERIAL NUMBER", "STATUS", "REASON", "SUBJECT", "AUTHORIZED BY"}
+	r.setColumns(head, cells)
+	return ui.Print(r.row(head) + r.row(cells))
+}
+
+// setColumns makes the columns as wide as what is known before the first row is
+// written: the table is not held back until all of it is known.
+func (r *report) setColumns(head, first []string) {
+	for i, title := range head {
+		r.columns = append(r.columns, max(len(title), utf8.RuneCountInString(first[i])))
 	}
-	for i, cell := range cells {
-		r.columns[i] = max(r.columns[i], utf8.RuneCountInString(cell))
-	}
-	r.columns[1] = max(r.columns[1], len(statusAlreadyRevoked))
-	for _, t := range r.list {
-		r.columns[0] = max(r.columns[0], len(t.serial.String()))
-		if t.cert != nil {
-			r.columns[3] = max(r.columns[3], utf8.RuneCountInString(printable(t.cert.subject)))
+	r.columns[1] = max(r.columns[1], len(revocation.AlreadyRevoked))
+	for _, t := range r.list.All {
+		r.columns[0] = max(r.columns[0], len(t.Serial.String()))
+		if t.Cert != nil {
+			r.columns[3] = max(r.columns[3], utf8.RuneCountInString(ui.Printable(t.Cert.Subject)))
 		}
 	}
-	return printLine(r.row(head) + r.row(cells))
 }
 
 func (r *report) row(cells []string) string {
@@ -287,143 +321,50 @@ func (r *report) row(cells []string) string {
 	return strings.TrimRight(b.String(), " ") + "\n"
 }
 
-// sayOutcome prints what became of one certificate.
-func (r *report) sayOutcome(o *outcome) {
-	if r.many() {
-		if o.status != statusFailed && o.status != statusUnknown {
-			return
-		}
-		if r.told++; r.told > few/2 {
-			if r.told == few/2+1 {
-				sayMarked(warn, "further failures are counted from here on; --format json and --journal name each")
-			}
-			return
-		}
-	}
-	serial := o.target.serial
-	switch o.status {
-	case statusRevoked:
-		say("Certificate with Serial Number %s has been revoked.", serial)
-	case statusAlreadyRevoked:
-		say("Certificate with Serial Number %s was already revoked.", serial)
-		if o.unanswered {
-			say("hint: perhaps by an earlier attempt of this run, which got no clear answer")
-		} else {
-			say("hint: the reason on record is the one that was given then")
-		}
-		if o.crlStale {
-			sayMarked(warn, "the CA failed after it had stored the revocation: its CRL may lack it until the next one")
-		}
-	case statusPlanned:
-	case statusNotAttempted:
-		if errors.As(o.err, new(notSent)) {
-			sayProblem(fmt.Errorf("the certificate with serial number %s was not revoked: %w", serial, o.err))
-			return
-		}
-		say("Certificate with Serial Number %s was not attempted.", serial)
-	case statusUnknown:
-		sayProblem(fmt.Errorf("it is not known whether the certificate with serial number %s is revoked: %w", serial, o.err))
-		say("hint: run the same command again with a new token, if it had one: it says 'already revoked' if this went through; --dry-run --verify looks without revoking")
-	default:
-		sayProblem(fmt.Errorf("the certificate with serial number %s was not revoked: %w", serial, o.err))
-	}
-}
-
-// sayRetry prints that an attempt will be repeated. Of many certificates that
-// is said once a second.
-func (r *report) sayRetry(j *job, wait time.Duration) {
-	r.retries++
-	if r.many() && time.Since(r.toldRetry) < time.Second {
-		return
-	}
-	var others string
-	if r.retries > 1 {
-		others = fmt.Sprintf(" (and %s)", count(r.retries-1, "other", "others"))
-	}
-	sayMarked(warn, "serial number %s%s, attempt %d: %v; trying again in %s", j.target.serial, others, j.attempts, j.err, wait.Round(time.Millisecond))
-	r.retries, r.toldRetry = 0, time.Now()
-}
-
-// sayVerified prints what is on record about one certificate, or of many what
-// is not.
-func (r *report) sayVerified(o *outcome) {
-	where := "CRL"
-	if r.options.offline {
-		where = "database"
-	}
-	listed := o.record != nil && o.record.listed
-	if r.many() {
-		if listed || o.verified == nil {
-			return
-		}
-		if r.told++; r.told > few/2 {
-			return
-		}
-	}
-	serial := o.target.serial
-	if o.verified == nil {
-		sayMarked(warn, "serial number %s need not be in the CA's CRL, and is not: the certificate has expired", serial)
-	}
-	switch {
-	case o.record != nil && (listed || o.verified == nil):
-		sayMarked(good, "serial number %s is on record as revoked at %s, reason %s", serial, stamp(o.record.time), reasonName(o.record.code))
-	case o.record != nil:
-		sayMarked(warn, "serial number %s is on record as revoked at %s, reason %s, but not in the CRL", serial, stamp(o.record.time), reasonName(o.record.code))
-	case o.verified != nil:
-		sayMarked(warn, "serial number %s is not on record as revoked in the CA's %s", serial, where)
-	}
-}
-
 // saySummary prints how a batch of several went.
 func (r *report) saySummary() {
 	total := 0
 	for _, n := range r.counts {
 		total += n
 	}
-	if len(r.list) < 2 || total == 0 {
+	if len(r.list.All) < 2 || total == 0 {
 		return
 	}
 	var parts []string
 	for _, part := range []struct {
-		status status
-		name   string
+		status revocation.Status
 		always bool
 	}{
-		{statusPlanned, "planned", false},
-		{statusRevoked, "revoked", !r.options.dryRun},
-		{statusAlreadyRevoked, "already revoked", !r.options.dryRun},
-		{statusFailed, "failed", !r.options.dryRun},
-		{statusUnknown, "unknown", false},
-		{statusNotAttempted, "not attempted", !r.options.dryRun},
+		{revocation.Planned, false},
+		{revocation.Revoked, !r.options.dryRun},
+		{revocation.AlreadyRevoked, !r.options.dryRun},
+		{revocation.Failed, !r.options.dryRun},
+		{revocation.Unknown, false},
+		{revocation.NotAttempted, !r.options.dryRun},
 	} {
 		if n := r.counts[part.status]; n > 0 || part.always {
-			parts = append(parts, humanize.Comma(int64(n))+" "+part.name)
+			parts = append(parts, ui.Number(n)+" "+words(part.status))
 		}
 	}
-	line := fmt.Sprintf("%s: %s", count(total, "certificate", "certificates"), strings.Join(parts, ", "))
-	if r.progress != nil && !r.options.dryRun {
-		elapsed := r.progress.elapsed()
-		line += fmt.Sprintf("; %s, %s/s", elapsed.Round(10*time.Millisecond), perSecond(r.progress.done, elapsed))
-	}
-	say("%s.", line)
-	for _, s := range []status{statusFailed, statusUnknown, statusNotAttempted} {
-		causes := r.causes[s]
-		sorted := slices.SortedFunc(maps.Keys(causes), func(a, b string) int { return cmp.Or(causes[b]-causes[a], cmp.Compare(a, b)) })
-		for i, cause := range sorted {
-			if i == few/2 {
-				say("  and %s", count(len(sorted)-i, "other cause", "other causes"))
-				break
-			}
-			say("  %s %s: %s", humanize.Comma(int64(causes[cause])), strings.ReplaceAll(string(s), "-", " "), cause)
-		}
+	ui.Say("%s: %s%s.", ui.Count(total, "certificate", "certificates"), strings.Join(parts, ", "), r.speed)
+	for _, s := range []revocation.Status{revocation.Failed, revocation.Unknown, revocation.NotAttempted} {
+		r.sayCauses(s)
 	}
 }
 
-// perSecond is a rate for a person.
-func perSecond(n int, elapsed time.Duration) string {
-	rate := float64(n) / max(elapsed.Seconds(), 1e-3)
-	if rate < 10 {
-		return fmt.Sprintf("%.1f", rate)
+// sayCauses prints why certificates are not revoked, the most frequent causes
+// first.
+func (r *report) sayCauses(s revocation.Status) {
+	causes := r.causes[s]
+	sorted := slices.SortedFunc(maps.Keys(causes), func(a, b string) int { return cmp.Or(causes[b]-causes[a], cmp.Compare(a, b)) })
+	for i, cause := range sorted {
+		if i == fewTargets/2 {
+			ui.Say("  and %s", ui.Count(len(sorted)-i, "other cause", "other causes"))
+			return
+		}
+		ui.Say("  %s %s: %s", ui.Number(causes[cause]), words(s), cause)
 	}
-	return humanize.Comma(int64(rate))
 }
+
+// words is a status in a sentence.
+func words(s revocation.Status) string { return strings.ReplaceAll(string(s), "-", " ") }

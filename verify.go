@@ -1,81 +1,160 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"crypto/x509"
 	"errors"
-	"fmt"
-	"slices"
 	"time"
+
+	"github.com/step-plugins/step-revoke-plugin/internal/problem"
+	"github.com/step-plugins/step-revoke-plugin/internal/revocation"
+	"github.com/step-plugins/step-revoke-plugin/internal/ui"
 )
 
-// A record is what is on record about a revoked certificate.
-type record struct {
-	code   int       // of RFC 5280
-	reason string    // free text, if known
-	time   time.Time // of the revocation
-	listed bool      // in the CRL, where others find it
+// A verification compares what a run has revoked with what the CA has on record.
+type verification struct {
+	*report
+	evidence       revocation.Evidence
+	err            error // why the evidence cannot be read
+	revoked        int   // certificates that are known to be revoked
+	found          int   // certificates that are on record as revoked
+	missing        int   // certificates that are revoked, but not in the CRL
+	mayHaveExpired bool  // one of these, of which only the serial number is known
 }
 
-// evidence is what a CA has on record, at one moment.
-type evidence interface {
-	// Lookup finds the record of a serial number in decimal; nil is none.
-	Lookup(ctx context.Context, serial string) (*record, error)
-	// Missing says why something is not in the CRL, and when it will be.
-	Missing() error
-}
-
-// crlGrace is how long after its expiry step-ca keeps a certificate in its CRL
-// (authority/config, DefaultCRLExpiredDuration).
-const crlGrace = time.Hour
-
-const noCRLHint = "\"crl\" in its ca.json turns CRLs on; without one only the CA knows, and does not renew the certificate"
-
-// passOn says what an error means here, and keeps its hints.
-func passOn(err error, code int, what string) *problem {
-	p := &problem{error: fmt.Errorf("%s: %w", what, err), code: code}
-	var inner *problem
-	if errors.As(err, &inner) {
-		p.hints = slices.Clone(inner.hints)
+// verify looks up every certificate of the run, and those that the journal says
+// are revoked, and writes what it finds. The code of its error is 4: what is
+// revoked cannot be proven to be. It is 1 if nothing is known to be revoked.
+func (r *report) verify(ctx context.Context, ca authority) error {
+	v := &verification{report: r}
+	v.evidence, v.err = ca.Evidence(ctx)
+	if r.options.looksOnly() {
+		for i := range r.list.All {
+			o := &revocation.Outcome{Target: &r.list.All[i], Answer: revocation.Answer{Status: revocation.Planned}, Time: time.Now().UTC()}
+			r.count(o, 1)
+			v.look(ctx, o)
+		}
 	}
-	return p
+	err := r.journal.Outcomes(r.list, func(o *revocation.Outcome) {
+		r.count(o, 1)
+		v.look(ctx, o)
+	})
+	for _, o := range r.kept {
+		v.look(ctx, o)
+	}
+	r.kept = nil
+	verdict := v.verdict()
+	if err == nil && verdict == nil && r.many() && v.found > 0 {
+		ui.Good("%s on record as revoked", ui.Count(v.found, "certificate is", "certificates are"))
+	}
+	return errors.Join(err, verdict)
 }
 
-// A signedList is a CRL (RFC 5280, section 5).
-type signedList struct {
-	list    *x509.RevocationList
-	entries map[string]record
+// look takes over what is on record about one certificate, and writes it. If
+// that cannot be read, a mere look has found out nothing.
+func (v *verification) look(ctx context.Context, o *revocation.Outcome) {
+	v.count(o, -1)
+	if ctx.Err() != nil {
+		v.err = problem.ErrInterrupted
+	}
+	var record *revocation.Record
+	if v.err == nil {
+		record, v.err = v.evidence.Find(ctx, o.Target.Serial)
+	}
+	if v.err == nil {
+		o.SetRecord(record)
+	} else if o.Status == revocation.Planned {
+		o.Status, o.Err = revocation.Unknown, v.err
+	}
+	v.count(o, 1)
+	if o.Status.Done() {
+		v.revoked++
+	}
+	if o.Record != nil {
+		v.found++
+	}
+	if o.Status.Done() && o.Verified != nil && !*o.Verified {
+		v.missing++
+		v.mayHaveExpired = v.mayHaveExpired || o.Target.Cert == nil
+	}
+	if v.err == nil {
+		v.say(o)
+	}
+	v.write(o)
 }
 
-// readCRL reads a CRL that one of the issuers must have signed, and that must
-// not be out of date.
-func readCRL(der []byte, issuers []*x509.Certificate) (*signedList, error) {
-	list, err := x509.ParseRevocationList(der)
-	if err != nil {
-		return nil, fmt.Errorf("reading the CRL: %w", err)
+// say prints what is on record about one certificate. Of many certificates it
+// prints only the first ones that are missing.
+func (v *verification) say(o *revocation.Outcome) {
+	listed := o.Record != nil && o.Record.Listed
+	if v.many() {
+		if listed || o.Verified == nil {
+			return
+		}
+		if v.told++; v.told > fewTargets/2 {
+			return
+		}
 	}
-	signed := slices.ContainsFunc(issuers, func(c *x509.Certificate) bool { return list.CheckSignatureFrom(c) == nil })
-	switch now := time.Now(); {
-	case !signed:
-		return nil, errors.New("the CRL is not signed by this CA")
-	case now.After(list.NextUpdate):
-		return nil, fmt.Errorf("the CRL is out of date since %s", stamp(list.NextUpdate))
+	serial := o.Target.Serial
+	if o.Verified == nil {
+		ui.Warn("serial number %s need not be in the CA's CRL, and is not: the certificate has expired", serial)
 	}
-	entries := make(map[string]record, len(list.RevokedCertificateEntries))
-	for _, e := range list.RevokedCertificateEntries {
-		entries[e.SerialNumber.String()] = record{code: e.ReasonCode, time: e.RevocationTime, listed: true}
+	switch {
+	case o.Record != nil && (listed || o.Verified == nil):
+		ui.Good("serial number %s is on record as revoked at %s", serial, describe(o.Record))
+	case o.Record != nil:
+		ui.Warn("serial number %s is on record as revoked at %s, but not in the CRL", serial, describe(o.Record))
+	case o.Verified != nil && v.options.offline != nil:
+		ui.Warn("serial number %s is not on record as revoked in the CA's database", serial)
+	case o.Verified != nil:
+		ui.Warn("serial number %s is not on record as revoked in the CA's CRL", serial)
 	}
-	return &signedList{list, entries}, nil
 }
 
-func (l *signedList) Lookup(_ context.Context, serial string) (*record, error) {
-	if r, ok := l.entries[serial]; ok {
-		return &r, nil
+// describe says when and why a record says that a certificate was revoked. Not
+// every CRL gives reasons.
+func describe(r *revocation.Record) string {
+	if r.Code == nil {
+		return revocation.Stamp(r.Time)
 	}
-	return nil, nil
+	return revocation.Stamp(r.Time) + ", reason " + reasonName(*r.Code)
 }
 
-func (l *signedList) Missing() error {
-	return failf("the CA's CRL, number %v of %s, does not have it yet", l.list.Number, stamp(l.list.ThisUpdate)).
-		hint("the CA makes its next CRL by %s; --dry-run --verify looks again", stamp(l.list.NextUpdate))
+// verdict says what is not proven.
+func (v *verification) verdict() error {
+	if v.err != nil && v.revoked == 0 {
+		return problem.Default(problem.Wrap(v.err, "what is on record cannot be looked up"), problem.Failed)
+	}
+	number, why := v.missing, v.err
+	if v.err != nil {
+		number = v.revoked
+	} else if v.missing > 0 {
+		why = v.evidence.WhyMissing()
+	}
+	if why == nil {
+		return nil
+	}
+	p := problem.Wrap(why, "%s accepted, but not proven", ui.Count(number, "revocation is", "revocations are"))
+	if v.mayHaveExpired && v.err == nil {
+		p = p.Hint("a CRL leaves out what expired more than an hour ago, which only --cert or --offline would show")
+	}
+	return problem.Default(p, problem.Incomplete)
+}
+
+// setReason gives an outcome the reason that is on record: what was read or, if
+// that does not say, what the CA has just confirmed or would be asked to record.
+// An older revocation may have any reason.
+func (r *report) setReason(o *revocation.Outcome) {
+	o.Reason = nil
+	ours := o.Status == revocation.Revoked || o.Status == revocation.Planned && !r.options.looksOnly()
+	if ours {
+		o.Reason = &r.reason
+	}
+	if o.Record != nil && o.Record.Code != nil {
+		reason := revocation.Reason{Code: *o.Record.Code, Name: reasonName(*o.Record.Code), Text: o.Record.Text}
+		if ours {
+			reason.Text = cmp.Or(reason.Text, r.reason.Text) // a CRL has no text
+		}
+		o.Reason = &reason
+	}
 }
