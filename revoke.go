@@ -137,7 +137,9 @@ func pace(o *options, ca authority, r *report) batch.Config {
 		return c
 	}
 	c.Concurrency = ca.Concurrency(c.Concurrency)
-	batch.Tune(c.InProcess, r.left())
+	if c.InProcess {
+		batch.Tune()
+	}
 	return c
 }
 

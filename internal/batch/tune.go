@@ -1,24 +1,9 @@
 package batch
 
-import (
-	"runtime"
-	"runtime/debug"
-)
+import "runtime"
 
-// manyTargets is from how many targets on huge pages pay off.
-const manyTargets = 20
-
-// Tune fits Go's runtime to a batch with so many targets. It changes the whole
-// process, and is called once.
-func Tune(inProcess bool, targets int) {
-	processors := runtime.GOMAXPROCS(0)
-	if !inProcess {
-		debug.SetGCPercent(400) // there is little in memory
-		runtime.GOMAXPROCS(max(1, processors/2))
-		return
-	}
-	if targets > manyTargets {
-		preferHugePages()
-	}
-	runtime.GOMAXPROCS(2 * processors)
-}
+// Tune fits Go's runtime to a batch at a CA in this process. A thread that waits
+// for the disk keeps its processor, as Go sees it; with twice as many processors
+// the others are busy meanwhile. 10,000 revocations with Badger are 3 to 5 %
+// faster. It changes the whole process and is called once.
+func Tune() { runtime.GOMAXPROCS(2 * runtime.GOMAXPROCS(0)) }

@@ -138,9 +138,6 @@ func newGuard(config *tls.Config, concurrency int) guard {
 		TLSClientConfig:     config,
 		ForceAttemptHTTP2:   true,
 		MaxIdleConnsPerHost: concurrency, // of HTTP/1.1
-		// Every request carries a new ID header; indexing it in HPACK costs more
-		// than it saves.
-		HTTP2: &http.HTTP2Config{MaxEncoderHeaderTableSize: 1},
 	}}
 }
 
