@@ -46,7 +46,7 @@ func run(args []string) int {
 		})
 	})
 	signal.Ignore(syscall.SIGPIPE) // a reader that has gone is an error, not the end
-	defer ui.Init()()
+	defer ui.Init(ctx)()
 
 	err := problem.Default(runApp(ctx, args), problem.Usage)
 	if err != nil {
@@ -61,7 +61,8 @@ func run(args []string) int {
 
 // runApp runs the app, which has one command: urfave/cli wires environment
 // variables and defaults.json for commands only.
-func runApp(ctx context.Context, args []string) error {
+func runApp(ctx context.Context, args []string) (err error) {
+	defer problem.Recover(&err)
 	args, on, err := flagsFirst(args)
 	switch {
 	case err != nil:

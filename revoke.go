@@ -71,13 +71,13 @@ func revoke(ctx context.Context, o *options) error {
 }
 
 // attempt gets hold of the proof and of the CA, and revokes.
-func attempt(ctx context.Context, o *options, list *target.List, r *report) error {
+func attempt(ctx context.Context, o *options, list *target.List, r *report) (err error) {
+	defer problem.Recover(&err)
 	credentials := &authorize.Credentials{}
 	if r.left() > 0 && !o.looksOnly() {
 		if err := confirm(ctx, o, list, r); err != nil {
 			return err
 		}
-		var err error
 		if credentials, err = authorize.Read(ctx, o.proof, list); err != nil {
 			return err
 		}
@@ -95,14 +95,14 @@ func attempt(ctx context.Context, o *options, list *target.List, r *report) erro
 
 // carryOut takes the last steps before the first revocation, revokes, and
 // verifies that, also if the run has stopped before the turn of some targets.
-func carryOut(ctx context.Context, o *options, ca authority, credentials *authorize.Credentials, list *target.List, r *report) error {
+func carryOut(ctx context.Context, o *options, ca authority, credentials *authorize.Credentials, list *target.List, r *report) (err error) {
+	defer problem.Recover(&err) // the CA must be closed, and what has happened reported
 	if err := checkIssued(ctx, o, ca, list); err != nil {
 		return err
 	}
 	var proof authorize.Proof
 	acts := r.left() > 0 && !o.looksOnly()
 	if acts {
-		var err error
 		if proof, err = credentials.Proof(ctx, ca); err != nil {
 			return err
 		}

@@ -83,7 +83,10 @@ func Run(ctx context.Context, c Config, ca CA, proof Proof, list *target.List, w
 	defer cancel()
 	e.start(inFlight)
 	defer close(e.work)
-	e.loop(ctx)
+	if err := e.guardedLoop(ctx); err != nil {
+		e.fail(err)
+		_ = e.guardedLoop(ctx) // for what is still in flight
+	}
 	return e.conclude(ctx)
 }
 
@@ -144,7 +147,9 @@ func (e *engine) start(ctx context.Context) {
 	for range workers {
 		go func() {
 			for j := range e.work {
-				e.attempt(ctx, j)
+				if err := e.attempt(ctx, j); err != nil {
+					j.begun, j.Answer = true, revocation.Answer{Status: revocation.Unknown, Err: err}
+				}
 				e.results <- j
 			}
 		}()
@@ -152,12 +157,13 @@ func (e *engine) start(ctx context.Context) {
 }
 
 // attempt makes one attempt. If the run ends before it begins, the job keeps the
-// answer to the attempt before.
-func (e *engine) attempt(ctx context.Context, j *job) {
+// answer to the attempt before. An error stands for a panic.
+func (e *engine) attempt(ctx context.Context, j *job) (panicked error) {
+	defer problem.Recover(&panicked)
 	token, err := e.proof.Token(j.Target.Serial)
 	if err != nil {
 		j.begun, j.Answer = true, revocation.Answer{Status: revocation.Failed, Err: err}
-		return
+		return nil
 	}
 	select {
 	case e.slots <- struct{}{}:
@@ -167,7 +173,7 @@ func (e *engine) attempt(ctx context.Context, j *job) {
 	select {
 	case <-e.ended:
 		j.begun = false
-		return
+		return nil
 	default:
 	}
 	stale := j.StaleCRL
@@ -176,6 +182,14 @@ func (e *engine) attempt(ctx context.Context, j *job) {
 	if j.Next != revocation.Reach && j.Status != revocation.Planned {
 		j.Attempts++
 	}
+	return nil
+}
+
+// guardedLoop is loop. Its error stands for a panic, most likely of the watcher.
+func (e *engine) guardedLoop(ctx context.Context) (panicked error) {
+	defer problem.Recover(&panicked)
+	e.loop(ctx)
+	return nil
 }
 
 // loop hands out targets and takes results until nothing is in flight and
@@ -269,8 +283,14 @@ func (e *engine) most() int {
 // prefetch is how many jobs may wait for a slot. Online a worker signs the token
 // of such a job meanwhile, so that the CA need not wait for that. In process,
 // signing takes the authority's own time; the jobs only wait in a queue, where a
-// worker finds the next one at once.
-func (e *engine) prefetch() int { return e.config.Concurrency / 4 }
+// worker finds the next one at once. With a bound on the rate no job waits: its
+// request must begin when it is handed out.
+func (e *engine) prefetch() int {
+	if e.config.Rate > 0 {
+		return 0
+	}
+	return e.config.Concurrency / 4
+}
 
 // handOut notes that the job that pick has returned goes to a worker.
 func (e *engine) handOut(j *job) {
@@ -317,9 +337,14 @@ func (e *engine) finish(j *job) {
 		e.left++
 	}
 	if err := e.watcher.Ended(&j.Outcome); err != nil {
-		e.watcherError = err
-		e.stop(revocation.Answer{Err: err})
+		e.fail(err)
 	}
+}
+
+// fail ends the run because of the watcher.
+func (e *engine) fail(err error) {
+	e.watcherError = err
+	e.stop(revocation.Answer{Err: err})
 }
 
 // conclude hands out the outcomes of what is left, and says why it is left.

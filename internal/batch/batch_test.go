@@ -52,10 +52,11 @@ func (connection) Repeatable() bool                    { return true }
 
 // A recorder is a watcher that writes down what it is told.
 type recorder struct {
-	counts map[revocation.Status]int
-	events []string
-	failAt int // the outcome that cannot be taken, from 1
-	ended  int
+	counts  map[revocation.Status]int
+	events  []string
+	failAt  int // the outcome that cannot be taken, from 1
+	panicAt int // the outcome that makes it panic
+	ended   int
 }
 
 func (r *recorder) note(format string, args ...any) {
@@ -66,6 +67,9 @@ func (r *recorder) Ended(o *revocation.Outcome) error {
 	r.counts[o.Status]++
 	if r.ended++; r.ended == r.failAt {
 		return errors.New("no space left")
+	}
+	if r.ended == r.panicAt {
+		panic("no such outcome")
 	}
 	return nil
 }
@@ -356,5 +360,99 @@ func TestWatcher(t *testing.T) {
 		if ticks := r.count("tick"); ticks < 8 || ticks > 11 {
 			t.Errorf("%d ticks in about ten seconds", ticks)
 		}
+	})
+}
+
+// TestPanic shows that a panic in a worker or in the watcher ends the run, and
+// that the watcher is told of everything all the same.
+func TestPanic(t *testing.T) {
+	t.Parallel()
+	t.Run("worker", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			ca := &scriptedCA{answer: func(n int, _ revocation.Request) revocation.Answer {
+				if n == 100 {
+					panic("nil certificate")
+				}
+				return revoked
+			}}
+			r, err := run(t.Context(), ca, Config{Concurrency: 8, RetryFor: time.Second}, 1000)
+			if !errors.As(err, new(*problem.Panic)) || r.ended != 1000 || r.counts[revocation.Unknown] != 1 || r.counts[revocation.Revoked] != ca.n-1 {
+				t.Errorf("error %v, outcomes %v after %d requests", err, r.counts, ca.n)
+			}
+		})
+	})
+	t.Run("watcher", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			ca := &scriptedCA{answer: always(revoked)}
+			r := &recorder{counts: map[revocation.Status]int{}, panicAt: 100}
+			err := Run(t.Context(), Config{Concurrency: 8, Interval: time.Hour}, ca, connection{}, listOf(1000), r)
+			if !errors.As(err, new(*problem.Panic)) || r.ended != 1000 || r.counts[revocation.Revoked] != ca.n {
+				t.Errorf("error %v, outcomes %v after %d requests", err, r.counts, ca.n)
+			}
+		})
+	})
+}
+
+// TestRateAfterStall shows that requests that a CA has held up do not make the
+// ones after them begin faster than the rate allows.
+func TestRateAfterStall(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		stalled := make(chan struct{})
+		time.AfterFunc(6*time.Second, func() { close(stalled) })
+		ca := &scriptedCA{answer: func(n int, _ revocation.Request) revocation.Answer {
+			if n <= 16 {
+				<-stalled
+			}
+			return revoked
+		}}
+		_, _ = run(t.Context(), ca, Config{Concurrency: 16, Rate: 4}, 60)
+		for i := range ca.began {
+			if i > 4 && ca.began[i]-ca.began[i-5] < time.Second-time.Millisecond {
+				t.Fatalf("6 began between %s and %s", ca.began[i-5], ca.began[i])
+			}
+		}
+	})
+}
+
+// TestLastAttempt shows that the last attempt begins when RetryFor ends, and that
+// an outage does not count for what comes after it.
+func TestLastAttempt(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name   string
+		answer revocation.Answer
+	}{{"no answer", noAnswer}, {"not reached", gone}} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				ca := &scriptedCA{answer: always(tt.answer)}
+				_, _ = run(t.Context(), ca, Config{Concurrency: 1, RetryFor: 6 * time.Second}, 1)
+				if last := ca.began[len(ca.began)-1]; last < 6*time.Second-20*time.Millisecond || last > 6*time.Second+20*time.Millisecond {
+					t.Errorf("the last attempt began after %s", last)
+				}
+			})
+		})
+	}
+	t.Run("outage", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			ca := &scriptedCA{}
+			ca.answer = func(int, revocation.Request) revocation.Answer {
+				switch at := time.Since(ca.start); {
+				case at < 14*time.Second:
+					return gone
+				case at < 25*time.Second:
+					return noAnswer
+				}
+				return revoked
+			}
+			r, err := run(t.Context(), ca, Config{Concurrency: 4, RetryFor: 20 * time.Second}, 50)
+			if err != nil || r.counts[revocation.Revoked] != 50 {
+				t.Errorf("error %v, outcomes %v", err, r.counts)
+			}
+		})
 	})
 }

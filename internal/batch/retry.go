@@ -85,6 +85,9 @@ func (e *engine) settle(ctx context.Context, j *job) {
 		answer := j.Answer
 		e.finish(j)
 		e.refused(answer)
+	case j.Next == revocation.Nothing:
+		e.finish(j)
+		e.stop(j.Answer)
 	default:
 		e.finish(j)
 	}
@@ -107,9 +110,20 @@ func (e *engine) refused(a revocation.Answer) {
 	}
 }
 
-// again puts a job back for another attempt after a while, or after the time
-// that the CA asks for; but an attempt that would begin later than RetryFor
-// allows is not made.
+// untilNext returns how long to wait for the next attempt: as long as the backoff
+// says, but the last attempt begins when the time that is left ends; or as long as
+// the CA asks for. It is negative if no attempt may begin any more.
+func untilNext(backoff, asked, left time.Duration) time.Duration {
+	switch {
+	case left <= 0 || asked > left:
+		return -1
+	case asked > 0:
+		return asked
+	}
+	return min(backoff, left)
+}
+
+// again puts a job back for another attempt, unless RetryFor is over.
 func (e *engine) again(j *job, now time.Time) {
 	e.heardFrom(j, now)
 	j.askedAfresh = false
@@ -117,15 +131,12 @@ func (e *engine) again(j *job, now time.Time) {
 		e.window, e.windowCut = max(1, e.window/2), now
 	}
 	e.trouble = j.Answer
-	wait := j.After
-	if wait <= 0 {
-		wait = j.waits.next()
-	}
 	limit := e.config.RetryFor
 	if e.unanswered++; limit == 0 && e.unanswered == maxRefusals && len(e.list) > 1 {
 		e.stop(j.Answer)
 	}
-	if now.Add(wait).Sub(j.first) > limit {
+	wait := untilNext(j.waits.next(), j.After, j.first.Add(limit).Sub(now))
+	if wait < 0 {
 		e.finish(j)
 		return
 	}
@@ -143,11 +154,13 @@ func (e *engine) awaitCA(j *job, now time.Time) {
 	} else if j.began.Before(e.outage.probe) {
 		return // it was in flight when the outage began
 	}
-	wait := e.outage.waits.next()
-	if e.outage.probe = now.Add(wait); e.outage.probe.Sub(e.outage.since) > e.config.RetryFor {
+	wait := untilNext(e.outage.waits.next(), 0, e.outage.since.Add(e.config.RetryFor).Sub(now))
+	if wait < 0 {
+		e.outage.probe = now
 		e.stop(j.Answer)
 		return
 	}
+	e.outage.probe = now.Add(wait)
 	e.watcher.Unreachable(j.Err, wait)
 }
 
@@ -157,9 +170,10 @@ func (e *engine) heardFrom(j *job, now time.Time) {
 		return
 	}
 	lasted := now.Sub(e.outage.since)
-	for _, j := range e.waiting {
+	for _, j := range append(e.waiting, j) {
 		j.first = j.first.Add(lasted) // it could not be tried meanwhile
 	}
+	e.lastSuccess = e.lastSuccess.Add(lasted)
 	e.outage = nil
 	e.watcher.Reachable()
 }

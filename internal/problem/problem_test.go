@@ -77,3 +77,17 @@ func TestParts(t *testing.T) {
 		}
 	}
 }
+
+func TestRecover(t *testing.T) {
+	t.Parallel()
+	attempt := func() (err error) {
+		defer Recover(&err)
+		var none *Problem
+		return New("%v", none.Hints)
+	}
+	err := attempt()
+	var p *Panic
+	if !errors.As(err, &p) || len(p.Stack) == 0 || len(Hints(err)) != 1 || Code(Default(err, Usage)) != Failed {
+		t.Errorf("error %v, hints %q", err, Hints(err))
+	}
+}

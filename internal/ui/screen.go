@@ -16,6 +16,7 @@ import (
 // so narrow that the line is wrapped, the cursor still stands before all of it.
 type screen struct {
 	file     *os.File
+	out      *stream // to that file
 	plain    bool // no escape sequences, even at a terminal
 	coloured bool // marks are coloured
 
@@ -26,7 +27,7 @@ type screen struct {
 }
 
 func newScreen(file *os.File, plain bool) *screen {
-	s := &screen{file: file, plain: plain, hints: map[string]bool{}}
+	s := &screen{file: file, out: &stream{file: file}, plain: plain, hints: map[string]bool{}}
 	s.coloured = !plain && s.isTerminal()
 	return s
 }
@@ -56,7 +57,7 @@ func (s *screen) setBottom(text string, width int) {
 	if s.bottom, s.width = text, width; text != "" {
 		text += "\r"
 	}
-	fmt.Fprint(s.file, before+text)
+	fmt.Fprint(s.out, before+text)
 }
 
 // above calls a function that prints whole lines, which then stand above the
@@ -68,10 +69,10 @@ func (s *screen) above(print func() error) error {
 	if s.bottom == "" {
 		return print()
 	}
-	fmt.Fprint(s.file, clearDown)
+	fmt.Fprint(s.out, clearDown)
 	err := print()
 	if s.columns() >= s.width {
-		fmt.Fprint(s.file, s.bottom+"\r")
+		fmt.Fprint(s.out, s.bottom+"\r")
 	}
 	return err
 }

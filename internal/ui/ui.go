@@ -15,6 +15,8 @@
 package ui
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"log"
 	"os"
@@ -34,6 +36,9 @@ import (
 // because libraries, and prompts of this package, replace os.Stderr.
 var stderr = newScreen(os.NewFile(uintptr(syscall.Stderr), "/dev/stderr"), wantsPlain())
 
+// stdout is where programs read.
+var stdout = &stream{file: os.Stdout}
+
 // debugging is set by STEPDEBUG=1, as for step.
 var debugging = os.Getenv("STEPDEBUG") == "1"
 
@@ -45,12 +50,19 @@ func wantsPlain() bool {
 }
 
 // Init prepares the terminal, and makes the log of libraries detail for
-// debugging. The function that it returns puts the terminal back.
-func Init() (restore func()) {
+// debugging. When ctx ends, nobody waits long for a reader any more. The function
+// that Init returns waits until everything is written, and puts the terminal
+// back.
+func Init(ctx context.Context) (restore func()) {
 	log.SetFlags(0)
 	log.SetOutput(debugLog{})
 	ui.Init()
-	return ui.Reset
+	context.AfterFunc(ctx, func() { close(hurry) })
+	return func() {
+		stdout.flush()
+		stderr.out.flush()
+		ui.Reset()
+	}
 }
 
 // Say prints one line.
@@ -89,7 +101,7 @@ func Farewell(err error) { stderr.farewell(err) }
 // Print prints on standard output what was asked for. The error names standard
 // output.
 func Print(text string) error {
-	return stderr.above(func() error { _, err := fmt.Print(text); return err })
+	return stderr.above(func() error { _, err := fmt.Fprint(stdout, text); return err })
 }
 
 // StdinIsTerminal tells whether a person types what is read from standard input.
@@ -101,12 +113,15 @@ func (s *screen) print(mark, text string) {
 		mark += " "
 	}
 	text = mark + Printable(text)
-	_ = s.above(func() error { _, err := fmt.Fprintln(s.file, text); return err })
+	_ = s.above(func() error { _, err := fmt.Fprintln(s.out, text); return err })
 }
 
 func (s *screen) error(err error) {
 	for _, part := range problem.Parts(err) {
 		s.print("", fmt.Sprintf("error: %v", part))
+		if p := (*problem.Panic)(nil); errors.As(part, &p) {
+			fmt.Fprintf(debugLog{}, "%s", p.Stack)
+		}
 		for _, hint := range problem.Hints(part) {
 			s.hint(hint)
 		}
