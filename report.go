@@ -44,6 +44,7 @@ type report struct {
 	retries      int                                  // retries that were not printed yet
 	lastRetry    time.Time                            // when one was printed
 	kept         []*revocation.Outcome                // what --verify may still change
+	fromJournal  bool                                 // what the journal had is written to standard output
 	columns      []int                                // widths in the table of a dry run
 	errUnwritten error                                // why standard output lacks something
 }
@@ -122,20 +123,31 @@ func (r *report) object(o *revocation.Outcome) *revocation.Object {
 	return o.Object(r.options.caName())
 }
 
+// maxCauses is how many causes are told apart. A CA can word each refusal anew.
+const maxCauses = 50
+
 // count counts an outcome, or takes it back with n = -1.
 func (r *report) count(o *revocation.Outcome, n int) {
 	r.counts[o.Status] += n
 	if o.Status.Done() || o.Err == nil {
 		return
 	}
-	if r.causes[o.Status] == nil {
-		r.causes[o.Status] = map[string]int{}
+	causes := r.causes[o.Status]
+	if causes == nil {
+		causes = map[string]int{}
+		r.causes[o.Status] = causes
 	}
 	cause := cmp.Or(o.Cause, o.Err.Error())
-	if r.causes[o.Status][cause] += n; r.causes[o.Status][cause] == 0 {
-		delete(r.causes[o.Status], cause)
+	if _, known := causes[cause]; !known && (len(causes) >= maxCauses || n < 0) {
+		cause = otherCauses
+	}
+	if causes[cause] += n; causes[cause] == 0 {
+		delete(causes, cause)
 	}
 }
+
+// otherCauses stands for the causes beyond maxCauses.
+const otherCauses = "other causes"
 
 // sayOutcome prints what became of one certificate.
 func (r *report) sayOutcome(o *revocation.Outcome) {
@@ -241,26 +253,30 @@ func dropInterrupted(err error) error {
 	return errors.Join(slices.DeleteFunc(problem.Parts(err), func(part error) bool { return errors.Is(part, problem.ErrInterrupted) })...)
 }
 
-// writeRest writes to standard output what is known of targets that no attempt
-// has reported: they were revoked before, or a mistake of the command aside, the
-// run came to nothing.
+// writeRest writes to standard output what it still lacks: outcomes that a
+// verification has not come to, targets that the run has not come to, and what
+// the journal had. A mistake in the command is not about targets.
 func (r *report) writeRest(err error) error {
-	switch {
-	case problem.Code(err) == problem.Usage:
+	if problem.Code(err) == problem.Usage {
 		return nil
-	case err != nil && len(r.counts) == 0:
-		for i := range r.list.All {
-			if t := &r.list.All[i]; r.options.json && !t.Done {
-				r.write(&revocation.Outcome{
-					Target: t, Answer: revocation.Answer{Status: revocation.NotAttempted, Err: err},
-					AuthorizedBy: r.authorizedBy, Time: time.Now().UTC(),
-				})
-			}
-		}
-	case !r.options.verify && (r.options.json || r.options.dryRun):
-		return r.journal.Outcomes(r.list, r.write)
 	}
-	return nil
+	for _, o := range r.kept {
+		r.write(o)
+	}
+	r.kept = nil
+	cameToNothing := err != nil && len(r.counts) == 0
+	for i := range r.list.All {
+		if t := &r.list.All[i]; cameToNothing && r.options.json && !t.Done {
+			r.write(&revocation.Outcome{
+				Target: t, Answer: revocation.Answer{Status: revocation.NotAttempted, Err: err},
+				AuthorizedBy: r.authorizedBy, Time: time.Now().UTC(),
+			})
+		}
+	}
+	if r.fromJournal || !r.options.json && (cameToNothing || !r.options.dryRun) {
+		return nil
+	}
+	return r.journal.Outcomes(r.list, r.write)
 }
 
 // write writes what standard output is to have of an outcome. If that fails the
@@ -357,12 +373,11 @@ func (r *report) saySummary() {
 func (r *report) sayCauses(s revocation.Status) {
 	causes := r.causes[s]
 	sorted := slices.SortedFunc(maps.Keys(causes), func(a, b string) int { return cmp.Or(causes[b]-causes[a], cmp.Compare(a, b)) })
-	for i, cause := range sorted {
-		if i == fewTargets/2 {
-			ui.Say("  and %s", ui.Count(len(sorted)-i, "other cause", "other causes"))
-			return
-		}
+	for _, cause := range sorted[:min(len(sorted), fewTargets/2)] {
 		ui.Say("  %s %s: %s", ui.Number(causes[cause]), words(s), cause)
+	}
+	if more := len(sorted) - fewTargets/2; more > 0 {
+		ui.Say("  and %s", ui.Count(more, "other cause", "other causes"))
 	}
 }
 

@@ -35,14 +35,16 @@ func (r *report) verify(ctx context.Context, ca authority) error {
 			v.look(ctx, o)
 		}
 	}
+	r.fromJournal = true
 	err := r.journal.Outcomes(r.list, func(o *revocation.Outcome) {
 		r.count(o, 1)
 		v.look(ctx, o)
 	})
-	for _, o := range r.kept {
+	for len(r.kept) > 0 {
+		o := r.kept[0]
+		r.kept = r.kept[1:]
 		v.look(ctx, o)
 	}
-	r.kept = nil
 	verdict := v.verdict()
 	if err == nil && verdict == nil && r.many() && v.found > 0 {
 		ui.Good("%s on record as revoked", ui.Count(v.found, "certificate is", "certificates are"))

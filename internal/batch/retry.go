@@ -3,6 +3,7 @@ package batch
 import (
 	"container/heap"
 	"context"
+	"slices"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -170,7 +171,7 @@ func (e *engine) heardFrom(j *job, now time.Time) {
 		return
 	}
 	lasted := now.Sub(e.outage.since)
-	for _, j := range append(e.waiting, j) {
+	for _, j := range slices.Concat(e.waiting, waiting{j}) {
 		j.first = j.first.Add(lasted) // it could not be tried meanwhile
 	}
 	e.lastSuccess = e.lastSuccess.Add(lasted)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/term"
 )
@@ -87,7 +88,15 @@ func (s *screen) farewell(err error) {
 			before = clearDown
 		}
 	}
-	fmt.Fprintln(s.file, before+"error:", Printable(err.Error()))
+	printed := make(chan struct{})
+	go func() {
+		defer close(printed)
+		fmt.Fprintln(s.file, before+"error:", Printable(err.Error()))
+	}()
+	select {
+	case <-printed:
+	case <-time.After(patience):
+	}
 }
 
 // isNewHint tells whether a hint was not printed before, and takes it for
