@@ -377,20 +377,35 @@ func isOpenFile(name string) bool {
 	return name == "/dev/stdin" || strings.HasPrefix(name, "/dev/fd/") || strings.HasPrefix(name, "/proc/self/fd/")
 }
 
-// checkDefaults finds values in defaults.json that their flags cannot take:
-// cli-utils ignores them silently.
-func checkDefaults(c *cli.Context) error {
+// applyDefaults gives flags that are set neither on the command line nor by a
+// variable their values in defaults.json: under the first of their names that is
+// there. step.CtxState.Apply does the same, but ignores silently what a flag
+// cannot take, and writes 1000000 as 1e+06.
+func applyDefaults(c *cli.Context) error {
 	defaults, err := step.Contexts().GetConfig()
 	if err != nil {
 		return err
 	}
 	for _, f := range allFlags() {
-		value, ok := defaults[f.name()]
-		if !ok || !f.inherited || c.IsSet(f.name()) {
+		i := slices.IndexFunc(f.names, func(name string) bool { return defaults[name] != nil })
+		if i < 0 || !f.inherited || c.IsSet(f.name()) {
 			continue
 		}
-		if text := fmt.Sprint(value); f.value.check(text) != nil {
-			return problem.New("%q is no value for %q in defaults.json of %s", text, f.name(), step.Path())
+		values, isList := defaults[f.names[i]].([]any)
+		if !isList || !f.many {
+			values = []any{defaults[f.names[i]]}
+		}
+		for _, value := range values {
+			text := fmt.Sprint(value)
+			if number, ok := value.(float64); ok {
+				text = strconv.FormatFloat(number, 'f', -1, 64)
+			}
+			if f.value.check(text) != nil || isList && !f.many {
+				return problem.New("%q is no value for %q in defaults.json of %s", text, f.names[i], step.Path())
+			}
+			if err := c.Set(f.name(), text); err != nil {
+				return problem.New("%q in defaults.json of %s: %w", f.names[i], step.Path(), err)
+			}
 		}
 	}
 	return nil

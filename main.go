@@ -119,11 +119,8 @@ func configure(ctx context.Context, c *cli.Context, on given) (*options, error) 
 		return nil, err
 	}
 	ui.Debug("step-revoke-plugin %s, step path %s", programVersion(), step.Path())
-	if err := checkDefaults(c); err != nil {
+	if err := applyDefaults(c); err != nil {
 		return nil, err
-	}
-	if err := step.Contexts().Apply(c); err != nil {
-		return nil, problem.New("%w", err).Hint(seeHelp)
 	}
 	return readOptions(ctx, c, on)
 }

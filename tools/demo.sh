@@ -87,7 +87,11 @@ echo 'opens the key of the provisioner' >provisioner-password
 
 echo '# A throwaway CA on loopback, and the plugin where step looks for it'
 port=$((20000 + $$ % 10000))
-until step certificate inspect --insecure "https://127.0.0.1:$port" 2>&1 | grep -q refused; do port=$((port + 1)); done
+tries=0
+until step certificate inspect --insecure "https://127.0.0.1:$port" 2>&1 | grep -q refused; do
+	port=$((port + 1)) tries=$((tries + 1))
+	[ "$tries" -lt 20 ] || fail 'there is no free port'
+done
 must "step ca init --name Demo --dns localhost --address 127.0.0.1:$port --deployment-type standalone \\
     --password-file ca-password --provisioner admin --provisioner-password-file provisioner-password 2>init.log"
 crl='"crl": {"enabled": true, "generateOnRevoke": true},'
