@@ -181,7 +181,8 @@
 //	    LEAST times its rate. What a run takes before and after the revocations,
 //	    the other benchmarks measure.
 //	bare-authority LEAST N ROUNDS
-//	    The same offline, against calls of the authority in a process of its own.
+//	    The same offline, against calls of the authority in a process of its own,
+//	    which makes a token for each.
 //	pairs LEAST N ROUNDS
 //	    The same online, per revocation, against 80 pairs of step ca token and step
 //	    ca revoke that xargs -P 8 runs.
