@@ -229,19 +229,33 @@ func flagsFirst(args []string) (sorted []string, on given, err error) {
 		}
 		yes, err := strconv.ParseBool(value)
 		on[f.name()] = f.value != noValue || !hasValue || err != nil || yes
-		if f.value == noValue || hasValue {
+		if f.value == noValue {
 			continue
 		}
-		if i++; i == len(args) || args[i] == "--" {
-			return nil, nil, problem.New("%s has no value", dashed(name))
+		if !hasValue {
+			i++
+			if value, err = valueIn(args[i:], name); err != nil {
+				return nil, nil, err
+			}
+			sorted = append(sorted, value)
 		}
-		if next, _, _, isFlag := splitFlag(args[i]); isFlag && findFlag(next) != nil {
-			return nil, nil, problem.New("%s has no value, but the flag %s after it", dashed(name), dashed(next)).
-				Hint("write %s=%s if that is the value", dashed(name), args[i])
+		if value == "" && !f.value.mayBeEmpty() { // urfave/cli drops it if the flag is repeated
+			return nil, nil, problem.New("%s has no value", dashed(f.name()))
 		}
-		sorted = append(sorted, args[i])
 	}
 	return append(append(sorted, "--"), rest...), on, nil
+}
+
+// valueIn returns the value of a flag from the words after it.
+func valueIn(rest []string, name string) (string, error) {
+	if len(rest) == 0 || rest[0] == "--" {
+		return "", problem.New("%s has no value", dashed(name))
+	}
+	if next, _, _, isFlag := splitFlag(rest[0]); isFlag && findFlag(next) != nil {
+		return "", problem.New("%s has no value, but the flag %s after it", dashed(name), dashed(next)).
+			Hint("write %s=%s if that is the value", dashed(name), rest[0])
+	}
+	return rest[0], nil
 }
 
 // splitFlag takes a word of the command line apart, if it is a flag.
@@ -306,8 +320,8 @@ var requirements = [][2]string{
 	{"ca-password-file", "offline"},
 }
 
-// checkFlags finds flags on the command line that contradict each other, lack
-// each other, or lack a value.
+// checkFlags finds flags on the command line that contradict each other, or lack
+// each other.
 func checkFlags(c *cli.Context, on given) error {
 	for _, pair := range conflicts {
 		if on[pair[0]] && on[pair[1]] {
@@ -321,11 +335,6 @@ func checkFlags(c *cli.Context, on given) error {
 	for _, pair := range requirements {
 		if on[pair[0]] && !c.IsSet(pair[1]) {
 			return problem.New("--%s needs --%s", pair[0], pair[1])
-		}
-	}
-	for _, f := range allFlags() {
-		if on[f.name()] && !f.value.mayBeEmpty() && slices.Contains(valuesOf(c, f), "") {
-			return problem.New("--%s has no value", f.name())
 		}
 	}
 	return checkReadOnce(c)

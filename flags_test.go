@@ -179,23 +179,21 @@ func TestFlagTable(t *testing.T) {
 	}
 }
 
-// TestEmptyValue gives every flag an empty value.
+// TestEmptyValue gives every flag an empty value, and those that may be repeated
+// also one behind another value.
 func TestEmptyValue(t *testing.T) {
 	t.Parallel()
 	for _, f := range allFlags() {
 		if f.value.mayBeEmpty() {
 			continue
 		}
-		line := []string{"--" + f.name() + "="}
-		for needs := needing[f.name()]; needs != "" && needs != f.name(); needs = needing[needs] {
-			if line = append(line, "--"+needs); findFlag(needs).value != noValue {
-				line[len(line)-1] += "=x"
-			}
-			if needs == "x5c-cert" && f.name() != "x5c-key" {
-				line = append(line, "--x5c-key=x")
-				break
-			}
+		name := "--" + f.name()
+		lines := [][]string{{name + "="}, {name, ""}}
+		if f.many {
+			lines = append(lines, []string{name + "=x", name + "="}, []string{name, "", name, "x"})
 		}
-		checkProblem(t, strings.Join(line, " "), checkLine(t, line...), "--"+f.name()+" has no value", "")
+		for _, line := range lines {
+			checkProblem(t, fmt.Sprintf("%q", line), checkLine(t, line...), name+" has no value", "")
+		}
 	}
 }

@@ -37,14 +37,17 @@ func (ca *scriptCA) showLog(t testscript.T) {
 
 // A scriptCA is a certificate authority of one script.
 type scriptCA struct {
-	name, dir string
-	env       []string
-	address   string        // host:port
-	process   *exec.Cmd     // nil unless it runs
-	gone      chan struct{} // closed when process has ended
-	renewals  chan string   // the log lines of requests to renew
-	saved     map[string]string
-	owner     *owner // of its files, unless it is who runs the tests
+	name, dir   string
+	env         []string
+	version     string    // of step-ca; empty: the one that is in $PATH
+	issuer      *scriptCA // the CA behind a registration authority
+	address     string    // host:port
+	fingerprint string
+	process     *exec.Cmd     // nil unless it runs
+	gone        chan struct{} // closed when process has ended
+	renewals    chan string   // the log lines of requests to renew
+	saved       map[string]string
+	owner       *owner // of its files, unless it is who runs the tests
 }
 
 func cmdCA(ts *testscript.TestScript, neg bool, args []string) {
@@ -150,12 +153,15 @@ func (ca *scriptCA) start() error {
 	if err != nil {
 		return err
 	}
-	bin, err := tools()
+	program, err := ca.program()
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(filepath.Join(bin, "step-ca"), "--password-file", filepath.Join(ca.dir, "password"),
-		filepath.Join(ca.dir, "config", "ca.json"))
+	args := []string{"--password-file", filepath.Join(ca.dir, "password")}
+	if ca.issuer != nil {
+		args = append(args, "--issuer-password-file", filepath.Join(ca.issuer.dir, "provisioner-password"))
+	}
+	cmd := exec.Command(program, append(args, filepath.Join(ca.dir, "config", "ca.json"))...)
 	cmd.Env, cmd.Dir = ca.env, ca.dir
 	ca.owner.run(cmd)
 	out, err := cmd.StderrPipe()
@@ -198,6 +204,15 @@ func (ca *scriptCA) start() error {
 		ca.process = nil
 	}
 	return err
+}
+
+// program returns the path of the CA's step-ca.
+func (ca *scriptCA) program() (string, error) {
+	if ca.version != "" {
+		return toolPath(filepath.Join("tools", ca.version, "go.mod"), "step-ca")
+	}
+	bin, err := tools()
+	return filepath.Join(bin, "step-ca"), err
 }
 
 // tell sends to whoever may be listening.
@@ -272,10 +287,10 @@ func cmdGive(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(filepath.WalkDir(ca.dir, func(file string, _ fs.DirEntry, err error) error {
 		return errors.Join(err, os.Chown(file, int(credential.Uid), int(credential.Gid)))
 	}))
-	bin, err := tools()
+	original, err := ca.program()
 	ts.Check(err)
 	program := ts.MkAbs("step-ca")
-	ts.Check(ts.Exec("cp", filepath.Join(bin, "step-ca"), program))
+	ts.Check(ts.Exec("cp", original, program))
 	ts.Check(os.Chmod(filepath.Dir(ts.MkAbs(".")), 0o711))
 	ca.owner = &owner{credential, program}
 }

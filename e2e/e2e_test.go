@@ -11,7 +11,7 @@
 //
 // A CA:
 //
-//	ca init [crl] [remote] [db=badger|bbolt|postgresql|mysql|none]
+//	ca init [crl] [remote] [db=badger|bbolt|postgresql|mysql|none] [ra=NAME] [version=VERSION]
 //	    Make a CA with step ca init. With crl it makes a new CRL at each revocation;
 //	    remote is remote management. The database is Badger v2, unless db= says
 //	    otherwise: badger is Badger v1, and postgresql and mysql are a database of
@@ -20,7 +20,9 @@
 //	    CA's directory is $WORK/ca, with the files password (of the CA's keys),
 //	    provisioner-password (of the provisioner admin) and, without remote,
 //	    provisioner-key (the key itself, which saves the time that passwords take).
-//	    Sets $ca_url, $ca_fingerprint and $ca_kid.
+//	    Sets $ca_url, $ca_fingerprint and $ca_kid. With ra= it is a registration
+//	    authority of the CA with this name, which must run. With version= it runs
+//	    another step-ca, which tools/VERSION/go.mod pins.
 //	ca start [options of init]
 //	    Start step-ca and return when it serves; its log is $WORK/ca.log.
 //	ca stop, ca restart
@@ -124,6 +126,8 @@
 //	    stop=TEXT (hand on nothing any more from where the client sends the text).
 //	full NAME
 //	    Listen on a loopback address, $NAME, that answers no connection attempt.
+//	serve NAME DIR
+//	    Serve the files in a directory over HTTP, at $NAME_url.
 //	listen NAME
 //	    Listen on a loopback address, $NAME, and end each connection.
 //	[!] contacted NAME
@@ -351,6 +355,7 @@ func scriptParams(dir string) testscript.Params {
 			"full":   cmdFull,
 			"proxy":  cmdProxy,
 			"relay":  cmdRelay,
+			"serve":  cmdServe,
 		},
 		Condition:          condition,
 		RequireUniqueNames: true,

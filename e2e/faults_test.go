@@ -14,6 +14,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -388,4 +389,13 @@ func cmdContacted(ts *testscript.TestScript, neg bool, args []string) {
 	if n := l.(*listener).connections.Load(); (n == 0) != neg {
 		ts.Fatalf("%d connections to %s", n, args[0])
 	}
+}
+
+func cmdServe(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: serve NAME DIR")
+	}
+	server := httptest.NewServer(http.FileServer(http.Dir(ts.MkAbs(args[1]))))
+	ts.Defer(server.Close)
+	ts.Setenv(args[0]+"_url", server.URL)
 }

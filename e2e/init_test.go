@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 
@@ -36,20 +35,21 @@ func getTemplate(name string, remote bool) (*template, error) {
 	templates.Lock()
 	defer templates.Unlock()
 	key := name
+	var flags []string
 	if remote {
-		key += "-remote"
+		key, flags = key+"-remote", []string{"--remote-management"}
 	}
 	if t := templates.made[key]; t != nil {
 		return t, nil
 	}
-	t, err := newTemplate(filepath.Join(sharedDir, key), remote)
+	t, err := newTemplate(filepath.Join(sharedDir, key), flags...)
 	if err == nil {
 		templates.made[key] = t
 	}
 	return t, err
 }
 
-func newTemplate(dir string, remote bool) (*template, error) {
+func newTemplate(dir string, flags ...string) (*template, error) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -66,9 +66,7 @@ func newTemplate(dir string, remote bool) (*template, error) {
 	cmd := exec.Command(filepath.Join(bin, "step"), "ca", "init", "--name", filepath.Base(dir),
 		"--dns", "127.0.0.1", "--address", templateAddress, "--provisioner", "admin",
 		"--password-file", password, "--provisioner-password-file", provisionerPassword)
-	if remote {
-		cmd.Args = append(cmd.Args, "--remote-management")
-	}
+	cmd.Args = append(cmd.Args, flags...)
 	cmd.Env = []string{"HOME=" + dir, "STEPPATH=" + dir, "PATH=" + os.Getenv("PATH")}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("step ca init: %w\n%s", err, out)
@@ -112,49 +110,80 @@ func readJSON(file string, v any) error {
 	return json.Unmarshal(b, v)
 }
 
-// init makes the CA's directory out of a template.
-func (ca *scriptCA) init(ts *testscript.TestScript, options []string) error {
-	t, err := getTemplate(ca.name, slices.Contains(options, "remote"))
+// copyTemplate makes the CA's directory out of a template.
+func (ca *scriptCA) copyTemplate(remote bool) (*template, error) {
+	t, err := getTemplate(ca.name, remote)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := os.CopyFS(ca.dir, os.DirFS(t.dir)); err != nil {
-		return err
+		return nil, err
 	}
 	for _, secret := range []string{"password", "provisioner-password", "provisioner-key"} { // CopyFS does not keep the mode
 		if err := os.Chmod(filepath.Join(ca.dir, secret), 0o600); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+			return nil, err
 		}
 	}
-	ca.address = templateAddress
-	if err := ca.configure(t.dir, ca.dir); err != nil {
-		return err
-	}
-	file := filepath.Join(ca.dir, "config", "ca.json")
-	var config map[string]any
-	if err := readJSON(file, &config); err != nil {
-		return err
-	}
-	for _, option := range options {
-		switch option {
-		case "remote":
+	return t, ca.configure(t.dir, ca.dir)
+}
+
+// register makes the directory of a registration authority. Its CA must be
+// running: step ca init asks that for the root certificate.
+func (ca *scriptCA) register() (*template, error) {
+	return newTemplate(ca.dir, "--ra=StepCAS", "--deployment-type", "standalone", "--issuer", "https://"+ca.issuer.address,
+		"--issuer-fingerprint", ca.issuer.fingerprint, "--issuer-provisioner", "admin")
+}
+
+// initOptions are those of ca init. An empty string is an option that is not
+// given.
+type initOptions struct {
+	crl, remote     bool
+	db, ra, version string
+}
+
+func parseInit(args []string) (o initOptions, err error) {
+	for _, arg := range args {
+		switch name, value, _ := strings.Cut(arg, "="); name {
 		case "crl":
-			config["crl"] = map[string]any{"enabled": true, "generateOnRevoke": true}
-		case "db=bbolt":
-			config["db"] = map[string]any{"type": "bbolt", "dataSource": filepath.Join(ca.dir, "bbolt.db")}
-		case "db=none":
-			delete(config, "db")
+			o.crl = true
+		case "remote":
+			o.remote = true
+		case "db":
+			o.db = value
+		case "ra":
+			o.ra = value
+		case "version":
+			o.version = value
 		default:
-			if config["db"], err = databaseConfig(ts, ca, option); err != nil {
-				return err
-			}
+			return o, fmt.Errorf("ca init: unknown option %q", arg)
 		}
 	}
-	b, err := json.MarshalIndent(config, "", "\t")
+	return o, nil
+}
+
+// init makes the CA's directory.
+func (ca *scriptCA) init(ts *testscript.TestScript, args []string) error {
+	o, err := parseInit(args)
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(file, b, 0o600); err != nil {
+	var t *template
+	if ca.version = o.version; o.ra != "" {
+		ca.issuer = ts.Value(scriptKey{}).(*script).cas[o.ra]
+		t, err = ca.register()
+	} else {
+		t, err = ca.copyTemplate(o.remote)
+	}
+	if err != nil {
+		return err
+	}
+	ca.address, ca.fingerprint = templateAddress, t.fingerprint
+	if err := ca.change(func(config map[string]any) error {
+		if o.crl {
+			config["crl"] = map[string]any{"enabled": true, "generateOnRevoke": true}
+		}
+		return setDatabase(ts, ca, config, o.db)
+	}); err != nil {
 		return err
 	}
 	ts.Setenv(ca.name+"_fingerprint", t.fingerprint)
@@ -162,16 +191,45 @@ func (ca *scriptCA) init(ts *testscript.TestScript, options []string) error {
 	return ca.moveTo(ts, freeAddress())
 }
 
-// databaseConfig returns the member db of ca.json for an option of ca init. It
-// creates a database on a server, because no test is about how step-ca does that.
-func databaseConfig(ts *testscript.TestScript, ca *scriptCA, option string) (map[string]any, error) {
-	kind, ok := strings.CutPrefix(option, "db=")
-	if kind == "badger" {
-		return map[string]any{"type": kind, "dataSource": filepath.Join(ca.dir, "badger-v1")}, nil
+// change changes the CA's ca.json.
+func (ca *scriptCA) change(change func(config map[string]any) error) error {
+	file := filepath.Join(ca.dir, "config", "ca.json")
+	var config map[string]any
+	if err := readJSON(file, &config); err != nil {
+		return err
 	}
+	if err := change(config); err != nil {
+		return err
+	}
+	b, err := json.MarshalIndent(config, "", "\t")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, b, 0o600)
+}
+
+// setDatabase sets the member db of ca.json for an option of ca init.
+func setDatabase(ts *testscript.TestScript, ca *scriptCA, config map[string]any, kind string) (err error) {
+	switch kind {
+	case "":
+	case "none":
+		delete(config, "db")
+	case "bbolt":
+		config["db"] = map[string]any{"type": kind, "dataSource": filepath.Join(ca.dir, "bbolt.db")}
+	case "badger":
+		config["db"] = map[string]any{"type": kind, "dataSource": filepath.Join(ca.dir, "badger-v1")}
+	default:
+		config["db"], err = newDatabase(ts, kind)
+	}
+	return err
+}
+
+// newDatabase creates a database on a server, because no test is about how
+// step-ca does that, and returns the member db of ca.json.
+func newDatabase(ts *testscript.TestScript, kind string) (map[string]any, error) {
 	s := servers[kind]
-	if !ok || s == nil {
-		return nil, fmt.Errorf("ca init: unknown option %q", option)
+	if s == nil {
+		return nil, fmt.Errorf("ca init: unknown database %q", kind)
 	}
 	s.once.Do(func() { s.err = s.start() })
 	if s.err != nil {
@@ -199,14 +257,12 @@ func cmdAmend(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: amend FILE")
 	}
-	file := filepath.Join(current(ts).dir, "config", "ca.json")
-	var config map[string]any
-	ts.Check(readJSON(file, &config))
 	var changes map[string]any
 	ts.Check(json.Unmarshal([]byte(os.Expand(ts.ReadFile(args[0]), ts.Getenv)), &changes))
-	b, err := json.MarshalIndent(amended(config, changes), "", "\t")
-	ts.Check(err)
-	ts.Check(os.WriteFile(file, b, 0o600))
+	ts.Check(current(ts).change(func(config map[string]any) error {
+		amended(config, changes)
+		return nil
+	}))
 }
 
 // amended merges a change into a JSON value.

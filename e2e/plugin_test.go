@@ -53,7 +53,10 @@ var tools = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	for name, variable := range map[string]string{"step": "STEP", "step-ca": "STEP_CA"} {
-		path, err := toolPath(name, os.Getenv(variable))
+		path, err := filepath.Abs(os.Getenv(variable))
+		if os.Getenv(variable) == "" {
+			path, err = toolPath("tools/go.mod", name)
+		}
 		if err != nil {
 			return "", err
 		}
@@ -64,11 +67,15 @@ var tools = sync.OnceValues(func() (string, error) {
 	return dir, nil
 })
 
-func toolPath(name, given string) (string, error) {
-	if given != "" {
-		return filepath.Abs(given)
-	}
-	cmd := exec.Command("go", "tool", "-modfile=tools/go.mod", "-n", name)
+// building keeps two scripts from building the same tool at the same time.
+var building sync.Mutex
+
+// toolPath returns the path of a tool that a module file pins. It builds the
+// tool, which takes minutes, if Go's build cache has none.
+func toolPath(modfile, name string) (string, error) {
+	building.Lock()
+	defer building.Unlock()
+	cmd := exec.Command("go", "tool", "-modfile="+modfile, "-n", name)
 	cmd.Dir = ".."
 	// Flags for building the plugin, like -mod or -race, do not fit the tools.
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-trimpath -buildvcs=false")
