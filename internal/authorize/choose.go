@@ -40,7 +40,7 @@ func (c *Credentials) chooseProvisioner(ctx context.Context, ca CA) (provisioner
 	}
 	i, err := ui.AskChoice(ctx, "--provisioner", "Provisioner", "Which provisioner do you want to use?", labels)
 	if p := (*problem.Problem)(nil); errors.As(err, &p) && problem.Code(err) == problem.Usage {
-		return nil, p.Hint("fitting are: %s", strings.Join(labels, ", "))
+		return nil, p.Hint("fitting are: %s", listed(labels))
 	}
 	if err != nil {
 		return nil, err
@@ -72,6 +72,9 @@ func (c *Credentials) fitting(all provisioner.List) (fitting []provisioner.Inter
 		}
 		switch p := p.(type) {
 		case *provisioner.JWK:
+			if p.Key == nil {
+				return nil, problem.New("the CA lists the provisioner %q without its key", p.Name)
+			}
 			if c.config.KID != "" && p.Key.KeyID != c.config.KID || c.signingKey != nil && !isKeyOf(c.signingKey, p) {
 				continue
 			}
@@ -93,7 +96,7 @@ func (c *Credentials) fitting(all provisioner.List) (fitting []provisioner.Inter
 // untrusted is why the last of them does not trust the X5C certificate.
 func (c *Credentials) noneFits(wanted provisioner.Type, names []string, untrusted error) error {
 	name := c.config.Provisioner
-	existing := fmt.Sprintf("its %s provisioners are: %s", wanted, strings.Join(names, ", "))
+	existing := fmt.Sprintf("its %s provisioners are: %s", wanted, listed(names))
 	switch {
 	case len(names) == 0:
 		return problem.New("the CA has no %s provisioner to authorize the revocation", wanted).
@@ -113,6 +116,15 @@ func (c *Credentials) noneFits(wanted provisioner.Type, names []string, untruste
 		return problem.New("the key in %s is not that of a provisioner of this CA", c.config.KeyFile).Hint("%s", existing)
 	}
 	return problem.New("the CA has no JWK provisioner with the key ID %q", c.config.KID).Hint("%s", existing)
+}
+
+// listed joins names, of which there may be many, for a person.
+func listed(names []string) string {
+	const most = 20
+	if more := len(names) - most; more > 0 {
+		names = append(names[:most:most], fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(names, ", ")
 }
 
 // whyNot says why step-ca takes no tokens for revoking from provisioners of a

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -223,6 +224,9 @@ func TestFitting(t *testing.T) {
 		{name: "by key", ca: all, c: Credentials{signingKey: ops}, want: "ops"},
 		{name: "X5C", ca: all, c: byX5C("", leaf, ca.Intermediate), want: "hosts"},
 		{name: "nothing at all", text: "the CA has no JWK provisioner to authorize the revocation", hint: onlyThese},
+		{name: "without its key", ca: fakeCA{&provisioner.JWK{Type: "JWK", Name: "admin"}}, text: `the CA lists the provisioner "admin" without its key`},
+		{name: "nobody of many", ca: slices.Repeat(fakeCA{adminJWK}, 30), c: Credentials{config: Config{Provisioner: "nobody"}},
+			text: `the CA has no provisioner "nobody"`, hint: "admin, admin, and 10 more"},
 		{name: "ACME and OIDC only", ca: fakeCA{acme, oidc}, text: "the CA has no JWK provisioner to authorize the revocation", hint: onlyThese},
 		{name: "X5C only", ca: fakeCA{x5c}, text: "the CA has no JWK provisioner to authorize the revocation", hint: "(X5C: --x5c-cert and --x5c-key)"},
 		{name: "no X5C", ca: fakeCA{adminJWK}, c: byX5C("", leaf), text: "the CA has no X5C provisioner to authorize the revocation", hint: onlyThese},

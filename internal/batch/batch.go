@@ -180,7 +180,7 @@ func (e *engine) attempt(ctx context.Context, j *job) (panicked error) {
 	j.begun, j.Answer = true, e.ca.Revoke(ctx, revocation.Request{Serial: j.Target.Serial, Token: token, Reason: e.config.Reason})
 	j.StaleCRL = j.StaleCRL || stale
 	if j.Next != revocation.Reach && j.Status != revocation.Planned {
-		j.Attempts++
+		j.Attempts += max(1, j.Sent)
 	}
 	return nil
 }

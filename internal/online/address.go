@@ -3,6 +3,7 @@ package online
 import (
 	"encoding/hex"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/step-plugins/step-revoke-plugin/internal/problem"
@@ -18,7 +19,7 @@ func ParseURL(s string) (*url.URL, error) {
 	}
 	u, err := url.Parse(full)
 	switch {
-	case err != nil || u.Hostname() == "":
+	case err != nil || u.Hostname() == "" || strings.Contains(u.Hostname(), ":") != strings.HasPrefix(u.Host, "["):
 		afterUser := s[strings.LastIndex(s, "@")+1:] // before the @ may be a password
 		return nil, problem.New("%q is not the URL of a CA", afterUser).Hint("write https://HOST:PORT")
 	case !strings.EqualFold(u.Scheme, "https"):
@@ -31,6 +32,28 @@ func ParseURL(s string) (*url.URL, error) {
 		host = strings.TrimSuffix(host, ":443")
 	}
 	return &url.URL{Scheme: "https", Host: strings.TrimSuffix(host, ":")}, nil
+}
+
+// checkProxy makes sure that the variable that names a proxy can be read:
+// net/http would connect directly, or to something else. The URL of a proxy may
+// lack its scheme, and is not shown, because it may hold a password.
+func checkProxy(getenv func(string) string) error {
+	name := "HTTPS_PROXY" // which goes first
+	if getenv(name) == "" {
+		name = "https_proxy"
+	}
+	value := getenv(name)
+	if value == "" {
+		return nil
+	}
+	if !strings.Contains(value, "://") {
+		value = "http://" + value
+	}
+	u, err := url.Parse(value)
+	if err != nil || u.Hostname() == "" || !slices.Contains([]string{"http", "https", "socks5", "socks5h"}, u.Scheme) {
+		return problem.New("the variable %s is not the URL of a proxy", name).Hint("write http://HOST:PORT")
+	}
+	return nil
 }
 
 // ParseFingerprint reads a SHA-256 fingerprint: 64 hexadecimal digits in either

@@ -4,21 +4,16 @@ package online
 import (
 	"cmp"
 	"context"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
-	"errors"
-	"fmt"
+	"io"
 	"net/http"
 	"net/url"
-	"sync"
+	"os"
 	"time"
 
 	"github.com/smallstep/certificates/api"
-	"github.com/smallstep/certificates/authority/provisioner"
-	"github.com/smallstep/certificates/ca"
-	requestid "github.com/smallstep/certificates/ca/client"
-	"go.step.sm/crypto/randutil"
 	"go.step.sm/crypto/x509util"
 
 	"github.com/step-plugins/step-revoke-plugin/internal/problem"
@@ -40,27 +35,25 @@ type Config struct {
 	Timeout     time.Duration       // for one request
 	RetryFor    time.Duration       // how long to repeat a question; 0 is not at all
 	Concurrency int                 // revocations in flight; 0 is DefaultConcurrency
-	UserAgent   string              // in the CA's log; the first one counts for the whole process
+	UserAgent   string              // in the CA's log
 }
 
 // A CA is a step-ca that is online. It is reached on one connection for the run
 // and, with a client certificate, one more.
 type CA struct {
-	*client                        // which presents no certificate
-	api                 *ca.Client // on the same connection, unless it presents a certificate
-	presentsCertificate bool       // which the CA may refuse late
+	*client                  // which presents no certificate
+	revoking            way  // on the same connection, unless it presents a certificate
+	presentsCertificate bool // which the CA may refuse late
 }
-
-// setGlobals sets what package ca reads from global variables. A default
-// identity (config/identity.json) would displace our own transport.
-var setGlobals sync.Once
 
 // Connect prepares the connection to a CA. It contacts the CA only to fetch a
 // root certificate by its fingerprint. With a client certificate, revocations
 // present it; questions do not, because a CA that rejects it just hangs up, often
 // before it has said why.
 func Connect(ctx context.Context, cfg Config, certificate *tls.Certificate) (*CA, error) {
-	setGlobals.Do(func() { ca.DisableIdentity, ca.UserAgent = true, cfg.UserAgent })
+	if err := checkProxy(os.Getenv); err != nil {
+		return nil, err
+	}
 	cfg.Concurrency = cmp.Or(cfg.Concurrency, DefaultConcurrency)
 	ui.Selected("CA", cfg.URL.String())
 	if cfg.Roots == nil {
@@ -75,17 +68,13 @@ func Connect(ctx context.Context, cfg Config, certificate *tls.Certificate) (*CA
 		trust.RootCAs.AddCert(root)
 	}
 	c := &CA{client: newClient(cfg, trust), presentsCertificate: certificate != nil}
-	transport := c.http.Transport
+	c.revoking = c.way
 	if certificate != nil {
 		presenting := trust.Clone()
 		// Whatever issuers the CA names as acceptable: it shall judge this
 		// certificate, rather than see none.
 		presenting.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return certificate, nil }
-		transport = newGuard(presenting, cfg.Concurrency)
-	}
-	var err error
-	if c.api, err = ca.NewClient(cfg.URL.String(), ca.WithTransport(transport), ca.WithTimeout(0)); err != nil {
-		return nil, problem.Wrap(err, "preparing the connection to %s", cfg.URL)
+		c.revoking = newWay(cfg, presenting)
 	}
 	return c, nil
 }
@@ -97,17 +86,14 @@ const fingerprintHint = "check it, and --ca-url: 'step certificate fingerprint r
 func fetchRoot(ctx context.Context, cfg Config) (*x509.Certificate, error) {
 	asked := "asked for the root certificate with the fingerprint " + cfg.Fingerprint
 	anybody := newClient(cfg, &tls.Config{InsecureSkipVerify: true})
-	defer anybody.http.CloseIdleConnections()
-	body, err := anybody.get(ctx, "root/"+cfg.Fingerprint, asked)
+	defer anybody.transport.CloseIdleConnections()
+	var answer api.RootResponse
+	err := anybody.get(ctx, asked, exchange{path: "1.0/root/" + cfg.Fingerprint, limit: maxCertificates, read: into(&answer)})
 	if r, ok := asRefusal(err); ok && r.status == http.StatusNotFound {
 		return nil, problem.New("the CA at %s has no root certificate with the fingerprint %s: %w", cfg.URL, cfg.Fingerprint, r).Hint(fingerprintHint)
 	}
 	if err != nil {
 		return nil, err
-	}
-	var answer api.RootResponse
-	if err := json.Unmarshal(body, &answer); err != nil {
-		return nil, explain(cfg.URL, asked, err)
 	}
 	root := answer.RootPEM.Certificate
 	if root == nil || x509util.Fingerprint(root) != cfg.Fingerprint {
@@ -120,25 +106,6 @@ func fetchRoot(ctx context.Context, cfg Config) (*x509.Certificate, error) {
 // does not compare its port (authority/config, Config.GetAudiences).
 func (c *CA) Audience() string { return c.url.JoinPath("1.0", "revoke").String() }
 
-// Provisioners returns all of the CA's provisioners, which it lists in pages.
-func (c *CA) Provisioners(ctx context.Context) (provisioner.List, error) {
-	var all provisioner.List
-	cursor := ""
-	for {
-		var page *api.ProvisionersResponse
-		if err := c.ask(ctx, "asked for its provisioners", func(ctx context.Context) (err error) {
-			page, err = c.api.ProvisionersWithContext(ctx, ca.WithProvisionerCursor(cursor), ca.WithProvisionerLimit(100))
-			return err
-		}); err != nil {
-			return nil, err
-		}
-		all = append(all, page.Provisioners...)
-		if cursor = page.NextCursor; cursor == "" {
-			return all, nil
-		}
-	}
-}
-
 // Issuers returns the certificates that this CA issues with: its intermediates
 // and the roots.
 func (c *CA) Issuers(ctx context.Context) ([]*x509.Certificate, error) {
@@ -146,13 +113,40 @@ func (c *CA) Issuers(ctx context.Context) ([]*x509.Certificate, error) {
 	return issuers, err
 }
 
+// Bounds of the certificates that a CA issues with. Each may be tried on a CRL
+// and on all targets, which large keys would make take hours.
+const (
+	maxIntermediates = 20
+	maxRSA           = 8192 // bits, as in crypto/tls
+)
+
+func checkIntermediates(list []api.Certificate) error {
+	if len(list) > maxIntermediates {
+		return badAnswer("it has more than %d certificates", maxIntermediates)
+	}
+	for _, c := range list {
+		if c.Certificate == nil {
+			return badAnswer("one of its certificates is empty")
+		}
+		if key, ok := c.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() > maxRSA {
+			return badAnswer("one of its keys has more than %d bits", maxRSA)
+		}
+	}
+	return nil
+}
+
 // issuers also returns the refusal of a CA that does not list its intermediates,
 // or nil. An older step-ca does not know the question (404); a registration
 // authority has none (501). Either shows those of its issuer in the chain of its
 // own certificate.
 func (c *CA) issuers(ctx context.Context) (issuers []*x509.Certificate, refused *refusal, err error) {
-	const asked = "asked for its intermediate certificates"
-	body, err := c.get(ctx, "intermediates", asked)
+	var list api.IntermediatesResponse
+	err = c.get(ctx, "asked for its intermediate certificates", exchange{path: "1.0/intermediates", limit: maxCertificates, read: func(body io.Reader) error {
+		if _, err := readJSON(body, &list); err != nil {
+			return err
+		}
+		return checkIntermediates(list.Certificates)
+	}})
 	refused, _ = asRefusal(err)
 	if err != nil && refused == nil {
 		return nil, nil, err
@@ -164,17 +158,10 @@ func (c *CA) issuers(ctx context.Context) (issuers []*x509.Certificate, refused 
 			issuers = append(issuers, chain[1:]...)
 		}
 	}
-	if refused != nil {
-		return issuers, refused, nil
-	}
-	var list api.IntermediatesResponse
-	if err := json.Unmarshal(body, &list); err != nil {
-		return nil, nil, explain(c.url, asked, err)
-	}
 	for _, intermediate := range list.Certificates {
 		issuers = append(issuers, intermediate.Certificate)
 	}
-	return issuers, nil, nil
+	return issuers, refused, nil
 }
 
 // Evidence returns the CA's CRL, which one of its issuers must have signed and
@@ -184,7 +171,11 @@ func (c *CA) Evidence(ctx context.Context) (revocation.Evidence, error) {
 	if err != nil {
 		return nil, err
 	}
-	der, err := c.get(ctx, "crl", "asked for its CRL")
+	var der []byte
+	err = c.get(ctx, "asked for its CRL", exchange{path: "1.0/crl", limit: maxCRL, read: func(body io.Reader) (err error) {
+		der, err = readDER(body)
+		return err
+	}})
 	switch r, refused := asRefusal(err); {
 	case refused && unlisted != nil && unlisted.status == http.StatusNotImplemented:
 		return nil, problem.New("a registration authority has no CRL: %w", r).
@@ -215,69 +206,7 @@ func (c *CA) Contacted() bool { return true }
 
 // Close lets go of the connections.
 func (c *CA) Close(context.Context) error {
-	c.http.CloseIdleConnections()
-	c.api.CloseIdleConnections()
+	c.transport.CloseIdleConnections()
+	c.revoking.transport.CloseIdleConnections()
 	return nil
-}
-
-// Revoke sends one revocation. Its request has an ID of our own, so that an
-// answer that is lost can be found in the CA's log.
-func (c *CA) Revoke(ctx context.Context, req revocation.Request) revocation.Answer {
-	id, err := randutil.UUIDv4()
-	if err != nil {
-		return revocation.Answer{Status: revocation.Failed, Err: fmt.Errorf("making a request ID: %w", err)}
-	}
-	timed, cancel := context.WithTimeout(requestid.NewRequestIDContext(ctx, id), c.timeout)
-	defer cancel()
-	resp, err := c.api.RevokeWithContext(timed, &api.RevokeRequest{
-		Serial: req.Serial.String(), OTT: req.Token, Reason: req.Reason.Text, ReasonCode: req.Reason.Code, Passive: true,
-	}, nil)
-	var answer revocation.Answer
-	switch r, refused := asRefusal(err); {
-	case refused:
-		answer = r.answer()
-	case has[*unsentError](err):
-		return c.unsent(ctx, err)
-	case err != nil:
-		answer = c.unanswered(err)
-	case resp.Status != "ok":
-		answer = unknown(fmt.Errorf("the answer of the CA is no confirmation (its status is %.64q)", resp.Status))
-	default:
-		answer.Status = revocation.Revoked
-	}
-	answer.RequestID = id
-	return answer
-}
-
-// unsent says what the error means of a revocation of which nothing was sent.
-func (c *CA) unsent(ctx context.Context, err error) revocation.Answer {
-	failed := revocation.Answer{Status: revocation.Failed, Err: explain(c.url, "asked to revoke", err)}
-	switch {
-	case has[*tls.CertificateVerificationError](err) || isAlert(err):
-		return failed
-	case ctx.Err() != nil:
-		return revocation.Answer{Status: revocation.NotAttempted, Err: problem.ErrInterrupted, Next: revocation.Reach}
-	case c.chains.Load() == nil: // never reached, so perhaps not there at all
-		return failed
-	}
-	return revocation.Answer{Status: revocation.NotAttempted, Err: failed.Err, Next: revocation.Reach}
-}
-
-// unanswered says what the error means of a revocation that was sent. From then
-// on an error may hide a success.
-func (c *CA) unanswered(err error) revocation.Answer {
-	switch {
-	case has[*redirectError](err), has[*tls.CertificateVerificationError](err), isAlert(err) && c.presentsCertificate:
-		return revocation.Answer{Status: revocation.Failed, Err: explain(c.url, "asked to revoke", err)}
-	case isTimeout(err):
-		return unknown(fmt.Errorf("no answer within %s", c.timeout))
-	case errors.Is(err, context.Canceled):
-		return unknown(errors.New("interrupted before the answer"))
-	}
-	return unknown(fmt.Errorf("the connection ended before the answer: %w", cause(err)))
-}
-
-// unknown is the answer to a revocation that may have happened all the same.
-func unknown(err error) revocation.Answer {
-	return revocation.Answer{Status: revocation.Unknown, Err: err, Next: revocation.Again}
 }

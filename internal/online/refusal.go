@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/step-plugins/step-revoke-plugin/internal/problem"
 	"github.com/step-plugins/step-revoke-plugin/internal/revocation"
+	"github.com/step-plugins/step-revoke-plugin/internal/target"
 )
 
 // A refusal is an answer of the CA, or of something in front of it, with an HTTP
@@ -26,6 +28,7 @@ import (
 type refusal struct {
 	status     int
 	text       string // without a full stop at its end
+	revoked    string // the serial number that step-ca says was revoked before, or ""
 	requestID  string
 	retryAfter time.Duration // what the header Retry-After says, or 0
 }
@@ -47,25 +50,40 @@ func asRefusal(err error) (r *refusal, ok bool) {
 	return r, ok
 }
 
-// readRefusal makes an error of a refusal. The text is the message of step-ca,
-// or else the beginning of whatever was answered.
-func readRefusal(resp *http.Response) error {
+// refusal makes an error of a refusal. The text is the message of step-ca, or
+// else the beginning of whatever was answered.
+func (x exchange) refusal(resp *http.Response) error {
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxRefusal))
 	if err != nil { // half of a refusal may be half of an "already revoked"
 		return err
 	}
 	r := &refusal{
 		status: resp.StatusCode, text: http.StatusText(resp.StatusCode),
-		requestID: resp.Header.Get("X-Request-Id"), retryAfter: retryAfter(resp.Header),
+		requestID: x.hide(fmt.Sprintf("%.100s", resp.Header.Get("X-Request-Id"))), retryAfter: retryAfter(resp.Header),
 	}
 	var parsed errs.ErrorResponse
 	if json.Unmarshal(body, &parsed) == nil && parsed.Message != "" {
 		r.text = parsed.Message
+		if parsed.Status == resp.StatusCode {
+			r.revoked = revokedSerial(parsed.Message)
+		}
 	} else if text := strings.Join(strings.Fields(fmt.Sprintf("%.200s", body)), " "); text != "" {
 		r.text = text
 	}
-	r.text = strings.TrimSuffix(r.text, ".")
+	r.text = x.hide(strings.TrimSuffix(r.text, "."))
 	return r
+}
+
+// revokedSerial returns the serial number of which a message of step-ca says
+// that it was revoked before, or "". The text is that of authority/tls.go,
+// Authority.Revoke, since version 0.18 at least, as errs.BadRequest completes it.
+func revokedSerial(message string) string {
+	serial, begins := strings.CutPrefix(message, errs.BadRequestPrefix+"certificate with serial number '")
+	serial, ends := strings.CutSuffix(serial, "' is already revoked.")
+	if !begins || !ends || len(serial) > maxName {
+		return ""
+	}
+	return serial
 }
 
 // retryAfter reads the header Retry-After: seconds, or a date (RFC 9110, section
@@ -95,15 +113,9 @@ func (r *refusal) isPassedOn() bool {
 	return !r.isTransient() && r.text == strings.TrimSuffix(errs.InternalServerErrorDefaultMsg, ".")
 }
 
-// isRevoked tells whether the certificate was revoked before. The text is that
-// of step-ca's authority/tls.go, Authority.Revoke.
-func (r *refusal) isRevoked() bool {
-	return r.status == http.StatusBadRequest && strings.Contains(r.text, "is already revoked")
-}
-
 // answer says what the refusal of a revocation means.
-func (r *refusal) answer() revocation.Answer {
-	if r.isRevoked() {
+func (r *refusal) answer(serial target.Serial) revocation.Answer {
+	if r.status == http.StatusBadRequest && r.revoked == serial.String() {
 		return revocation.Answer{Status: revocation.AlreadyRevoked}
 	}
 	a := revocation.Answer{
@@ -192,6 +204,7 @@ var explanations = []struct {
 	{causeIf(isAlert), "the CA at %[1]s refused the connection: %[3]w",
 		"if that is about the certificate in --cert: it has to be one that this CA has issued"},
 	{find[*json.SyntaxError], "the CA at %[1]s was %[2]s and answered what is not JSON: %[3]w", noStepCA},
+	{find[*badAnswerError], "the CA at %[1]s was %[2]s, and its answer cannot be used: %[3]w", noStepCA},
 	{causeIf(has[*net.DNSError]), unreachable, "check the host name in --ca-url"},
 	{cause, unreachable, "check that the CA is running and that --ca-url is right"},
 }
@@ -224,25 +237,34 @@ func isPlainText(err error) bool {
 	return has[tls.RecordHeaderError](err) || strings.Contains(err.Error(), "server gave HTTP response to HTTPS client")
 }
 
-// isAlert tells whether the other side has ended TLS with an alert. With TLS 1.3
-// that is how it refuses a client certificate, after the request was sent.
+// isAlert tells whether the other side has ended TLS with an alert.
 func isAlert(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "remote error"
 }
 
+// isCertificateAlert tells whether that alert refuses a certificate (RFC 8446,
+// section 6.2). With TLS 1.3 a client certificate is refused after the request
+// was sent. Any other alert says nothing about the request.
+func isCertificateAlert(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && isAlert(op) && slices.ContainsFunc([]tls.AlertError{
+		42,  // bad_certificate
+		43,  // unsupported_certificate
+		44,  // certificate_revoked
+		45,  // certificate_expired
+		46,  // certificate_unknown
+		48,  // unknown_ca
+		49,  // access_denied
+		116, // certificate_required
+	}, func(alert tls.AlertError) bool { return op.Err.Error() == alert.Error() })
+}
+
 // cause strips an error of what its wrappers say about the request.
 func cause(err error) error {
 	var op *net.OpError
-	if errors.As(err, &op) {
+	if !has[*shownError](err) && errors.As(err, &op) {
 		return op
-	}
-	var request *url.Error
-	if errors.As(err, &request) {
-		return request.Err
-	}
-	for inner := errors.Unwrap(err); inner != nil && strings.HasPrefix(err.Error(), "client "); inner = errors.Unwrap(err) {
-		err = inner
 	}
 	return err
 }

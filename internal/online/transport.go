@@ -1,190 +1,201 @@
 package online
 
 import (
-	"cmp"
+	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
 	"sync/atomic"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
-	"github.com/smallstep/certificates/ca"
-
-	"github.com/step-plugins/step-revoke-plugin/internal/problem"
 	"github.com/step-plugins/step-revoke-plugin/internal/ui"
 )
 
 const (
 	connectTimeout = 4 * time.Second // for a connection with TLS: an unreachable CA is reported within 5 seconds
-	maxWait        = 5 * time.Second // between two attempts, unless the CA asks for more
-	maxAnswer      = 128 << 20       // bytes that are read of one answer: a CRL with millions of entries
-	maxRefusal     = 64 << 10        // bytes that are read of one refusal
+	maxSends       = 5               // of one request, before nothing more is tried with it
 )
 
-// A client asks a CA questions that need no authorization.
-type client struct {
-	http     *http.Client
-	url      *url.URL
-	timeout  time.Duration // for one request
-	retryFor time.Duration // how long to ask again
-	// chains are those of the CA's own certificate, up to trusted roots. They
-	// are nil until a trusted CA has been reached.
-	chains atomic.Pointer[[][]*x509.Certificate]
+// Bounds of what is read, in bytes as they arrive. The answers to revocations,
+// and refusals, are read for all requests in flight at the same time.
+const (
+	maxHeader       = 64 << 10
+	maxRefusal      = 64 << 10
+	maxConfirmation = 64 << 10
+	maxCertificates = 1 << 20 // a root, or intermediates
+	maxProvisioners = 16 << 20
+	maxCRL          = 64 << 20 // 1.3 million entries of step-ca
+	maxUnread       = 1 << 20  // of one answer, and on one connection
+)
+
+// A way leads to the CA, and bounds everything that comes back.
+type way struct {
+	url       *url.URL
+	userAgent string
+	transport *http.Transport
 }
 
-// newClient prepares a client; it stores the verified chains of each connection
-// that is made with the TLS configuration.
-func newClient(cfg Config, config *tls.Config) *client {
-	c := &client{url: cfg.URL, timeout: cfg.Timeout, retryFor: cfg.RetryFor}
-	config.VerifyConnection = func(state tls.ConnectionState) error {
-		if len(state.VerifiedChains) > 0 {
-			c.chains.Store(&state.VerifiedChains)
-		}
-		return nil
-	}
-	c.http = &http.Client{Transport: newGuard(config, cfg.Concurrency)}
-	return c
-}
-
-// get fetches a document of the CA's API. ca.Client has no methods for some of
-// them, and ignores the context in others.
-func (c *client) get(ctx context.Context, path, asked string) (body []byte, err error) {
-	req, err := http.NewRequest(http.MethodGet, c.url.JoinPath("1.0", path).String(), http.NoBody)
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("User-Agent", ca.UserAgent)
-	req.Header.Set("Cache-Control", "no-cache")
-	err = c.ask(ctx, asked, func(ctx context.Context) error {
-		resp, err := c.http.Do(req.WithContext(ctx))
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		body, err = io.ReadAll(resp.Body)
-		return err
-	})
-	return body, err
-}
-
-// ask asks a question, and again for as long as retryFor while the failure may
-// be transient: with exponential backoff and jitter, or after the time that the
-// CA asks for. asked says in an error what the CA was asked, as in "asked for
-// its CRL".
-func (c *client) ask(ctx context.Context, asked string, question func(context.Context) error) error {
-	waits, start := backoff.NewExponentialBackOff(), time.Now()
-	waits.MaxInterval = maxWait
-	for {
-		err := c.askOnce(ctx, question)
-		switch {
-		case err == nil:
-			return nil
-		case ctx.Err() != nil:
-			return problem.ErrInterrupted
-		}
-		wait := waits.NextBackOff()
-		if r, ok := asRefusal(err); ok {
-			wait = cmp.Or(r.retryAfter, wait)
-		}
-		explained := explain(c.url, asked, err)
-		if !c.mayPass(err) || time.Since(start)+wait > c.retryFor {
-			return explained
-		}
-		ui.Warn("%v; trying again in %s", explained, wait.Round(time.Millisecond))
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return problem.ErrInterrupted
-		}
-	}
-}
-
-func (c *client) askOnce(ctx context.Context, question func(context.Context) error) error {
-	timed, cancel := context.WithTimeout(ctx, c.timeout)
-	defer cancel()
-	return question(timed)
-}
-
-// mayPass tells whether the same question may succeed a moment later. A CA that
-// was never reached may not exist at all, and is not waited for.
-func (c *client) mayPass(err error) bool {
-	if r, ok := asRefusal(err); ok {
-		return r.isTransient()
-	}
-	return c.chains.Load() != nil && !isAlert(err) &&
-		!errors.As(err, new(*redirectError)) && !errors.As(err, new(*json.SyntaxError))
-}
-
-// A guard is a transport that does not wait long for a connection, follows no
-// redirect, bounds what is read of an answer, and returns a refusal as an
-// error.
-type guard struct{ base *http.Transport }
-
-var errNoConnection = fmt.Errorf("no connection within %s", connectTimeout)
-
-// newGuard returns a guard for this many requests at the same time. With HTTP/2
-// they share one connection; more connections are no faster (make bench).
-func newGuard(config *tls.Config, concurrency int) guard {
-	return guard{base: &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		TLSClientConfig:     config,
-		ForceAttemptHTTP2:   true,
-		MaxIdleConnsPerHost: concurrency, // of HTTP/1.1
+// newWay returns a way for many requests at the same time. With HTTP/2 they
+// share one connection; more connections are no faster (make bench).
+func newWay(cfg Config, config *tls.Config) way {
+	return way{url: cfg.URL, userAgent: cfg.UserAgent, transport: &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		TLSClientConfig:        config,
+		ForceAttemptHTTP2:      true,
+		DisableCompression:     true, // with it a few kilobytes become gigabytes
+		MaxResponseHeaderBytes: maxHeader,
+		MaxIdleConnsPerHost:    cfg.Concurrency, // of HTTP/1.1
+		HTTP2: &http.HTTP2Config{
+			MaxReceiveBufferPerConnection: maxUnread,
+			MaxReceiveBufferPerStream:     maxUnread,
+		},
 	}}
 }
 
-// CloseIdleConnections is what http.Client looks for in its transport.
-func (g guard) CloseIdleConnections() { g.base.CloseIdleConnections() }
+// An exchange is a request, and what to make of the answer.
+type exchange struct {
+	method, path string
+	query        url.Values
+	body         []byte // in JSON
+	requestID    string
+	secret       string // in the body; not to be shown where the answer repeats it
 
-// RoundTrip sends a request. It returns an error for every answer with a status
-// from 300 on, which breaks the contract of http.RoundTripper, because ca.Client
-// otherwise loses the status of an answer that is not JSON. Its error is an
-// unsentError if nothing was sent.
-func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
-	start := time.Now()
-	ctx, giveUp := context.WithCancelCause(req.Context())
+	limit, used int64                 // bytes that may be read of the answer; how many of them earlier ones took
+	read        func(io.Reader) error // takes the body of an answer with a status of 2xx
+}
+
+var (
+	errNoConnection = fmt.Errorf("no connection within %s", connectTimeout)
+	errTurnedAway   = fmt.Errorf("it was turned away %d times", maxSends)
+)
+
+// send makes an exchange within the time of ctx. It does not wait long for a
+// connection, and follows no redirect. It also returns how often the request was
+// sent: with HTTP/2, net/http repeats what the other side says it has not looked
+// at. Its error shows nothing of the secret, and may be a refusal, a
+// redirectError or a badAnswer; it is an unsentError if nothing was sent.
+func (w way) send(ctx context.Context, x exchange) (sent int, err error) {
+	ctx, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
 	timer := time.AfterFunc(connectTimeout, func() { giveUp(errNoConnection) })
 	defer timer.Stop()
-	var sent atomic.Bool
-	resp, err := g.base.RoundTrip(req.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn:      func(httptrace.GotConnInfo) { timer.Stop() },
-		WroteHeaders: func() { sent.Store(true) },
-	})))
-	took := time.Since(start).Round(time.Millisecond)
+	var conn net.Conn
+	var sends atomic.Int32
+	req, err := w.request(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GetConn: func(string) {
+			if !isHTTP2(conn) {
+				sends.Store(0) // HTTP/1.1 repeats only what was not written
+			} else if sends.Load() >= maxSends {
+				giveUp(errTurnedAway)
+			}
+		},
+		GotConn:      func(info httptrace.GotConnInfo) { conn = info.Conn; timer.Stop() },
+		WroteHeaders: func() { sends.Add(1) },
+	}), x)
 	if err != nil {
-		ui.Debug("%s %s after %s: %v", req.Method, req.URL, took, err)
-		if !sent.Load() {
-			err = &unsentError{error: err}
+		return 0, err
+	}
+	start := time.Now()
+	resp, err := w.transport.RoundTrip(req)
+	if err == nil {
+		err = x.receive(resp)
+	}
+	if why := context.Cause(ctx); err != nil && (why == errNoConnection || why == errTurnedAway) {
+		err = why
+	}
+	if err = x.clean(err); ui.Debugging() {
+		what := fmt.Sprint(err)
+		if resp != nil {
+			what = fmt.Sprintf("%s, request ID %s", x.hide(resp.Status), x.hide(resp.Header.Get("X-Request-Id")))
 		}
+		ui.Debug("%s %s after %s: %s", req.Method, req.URL, time.Since(start).Round(time.Millisecond), what)
+	}
+	if sent = int(sends.Load()); resp != nil {
+		sent = max(sent, 1)
+	}
+	if err != nil && sent == 0 {
+		err = &unsentError{error: err}
+	}
+	return sent, err
+}
+
+func (w way) request(ctx context.Context, x exchange) (*http.Request, error) {
+	u := w.url.JoinPath(x.path)
+	u.RawQuery = x.query.Encode()
+	req, err := http.NewRequestWithContext(ctx, x.method, u.String(), bytes.NewReader(x.body))
+	if err != nil {
 		return nil, err
 	}
-	ui.Debug("%s %s after %s: %s, request ID %s", req.Method, req.URL, took, resp.Status, resp.Header.Get("X-Request-Id"))
-	if resp.StatusCode < http.StatusMultipleChoices {
-		resp.Body = struct {
-			io.Reader
-			io.Closer
-		}{io.LimitReader(resp.Body, maxAnswer), resp.Body}
-		return resp, nil
+	req.Header.Set("User-Agent", w.userAgent)
+	if x.method == http.MethodGet {
+		req.Header.Set("Cache-Control", "no-cache")
+	} else {
+		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("X-Request-Id", x.requestID)
 	}
+	return req, nil
+}
+
+// isHTTP2 tells whether a connection, which may be nil, carries HTTP/2.
+func isHTTP2(conn net.Conn) bool {
+	c, ok := conn.(*tls.Conn)
+	return ok && c.ConnectionState().NegotiatedProtocol == "h2"
+}
+
+// receive takes an answer.
+func (x exchange) receive(resp *http.Response) error {
 	defer resp.Body.Close()
-	if resp.StatusCode < http.StatusBadRequest {
-		return nil, &redirectError{status: resp.StatusCode, location: resp.Header.Get("Location")}
+	switch status := resp.StatusCode; {
+	case status >= http.StatusBadRequest:
+		return x.refusal(resp)
+	case status >= http.StatusMultipleChoices:
+		return &redirectError{status: status, location: x.hide(resp.Header.Get("Location"))}
+	case status < http.StatusOK:
+		return badAnswer("it has the HTTP status %d", status)
 	}
-	return nil, readRefusal(resp)
+	return x.read(&bounded{Reader: resp.Body, left: x.limit - x.used, limit: x.limit})
+}
+
+// A bounded reader fails when more has come than it may read.
+type bounded struct {
+	io.Reader
+	left, limit int64
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p[:min(int64(len(p)), b.left+1)])
+	if b.left -= int64(n); b.left < 0 {
+		return 0, badAnswer("it has more than %s", inBytes(b.limit))
+	}
+	return n, err
+}
+
+// inBytes writes a bound for a person.
+func inBytes(n int64) string {
+	if n >= 1<<20 {
+		return fmt.Sprintf("%d MiB", n>>20)
+	}
+	return fmt.Sprintf("%d KiB", n>>10)
 }
 
 // An unsentError is the error of a request of which nothing was sent.
 type unsentError struct{ error }
 
 func (e *unsentError) Unwrap() error { return e.error }
+
+// A badAnswerError says what is wrong with an answer that has arrived.
+type badAnswerError struct{ error }
+
+func (e *badAnswerError) Unwrap() error { return e.error }
+
+func badAnswer(format string, args ...any) error {
+	return &badAnswerError{error: fmt.Errorf(format, args...)}
+}
 
 // A redirectError is a redirect, which is never followed: the token would go
 // along with it.

@@ -15,33 +15,40 @@ import (
 // NoCRLHint is for CAs without CRLs.
 const NoCRLHint = "\"crl\" in its ca.json turns CRLs on; without one only the CA knows, and does not renew the certificate"
 
-// A CRL is a certificate revocation list (RFC 5280, section 5) as evidence.
+// A CRL is a certificate revocation list (RFC 5280, section 5) as evidence. It
+// takes little more memory than its DER: as values of crypto/x509, a million
+// entries would take half a gigabyte.
 type CRL struct {
-	list    *x509.RevocationList
-	entries map[target.Serial]Record
+	parts
+	list  *x509.RevocationList // without entries
+	index index
 }
 
 // ReadCRL reads a CRL in DER. One of the issuers must have signed it, and it
 // must not be out of date.
 func ReadCRL(der []byte, issuers []*x509.Certificate) (*CRL, error) {
-	list, err := x509.ParseRevocationList(der)
+	parts, err := split(der)
 	if err != nil {
 		return nil, fmt.Errorf("reading the CRL: %w", err)
 	}
-	signed := slices.ContainsFunc(issuers, func(c *x509.Certificate) bool { return list.CheckSignatureFrom(c) == nil })
+	l := &CRL{parts: parts}
+	if l.list, err = parts.with(nil); err != nil {
+		return nil, fmt.Errorf("reading the CRL: %w", err)
+	}
+	l.list.RawTBSRevocationList = parts.signed
+	signed := slices.ContainsFunc(issuers, func(c *x509.Certificate) bool { return l.list.CheckSignatureFrom(c) == nil })
 	switch now := time.Now(); {
 	case !signed:
 		return nil, errors.New("the CRL is not signed by this CA")
-	case now.After(list.NextUpdate):
-		return nil, fmt.Errorf("the CRL is out of date since %s", Stamp(list.NextUpdate))
+	case l.list.Number == nil || l.list.Number.BitLen() > 20*8:
+		return nil, errors.New("the CRL has no number of at most 20 octets (RFC 5280)")
+	case now.After(l.list.NextUpdate):
+		return nil, fmt.Errorf("the CRL is out of date since %s", Stamp(l.list.NextUpdate))
 	}
-	entries := make(map[target.Serial]Record, len(list.RevokedCertificateEntries))
-	for _, e := range list.RevokedCertificateEntries {
-		if serial, ok := target.SerialOf(e.SerialNumber); ok {
-			entries[serial] = Record{Code: codeOf(e), Time: e.RevocationTime, Listed: true}
-		}
+	if l.index, err = parts.indexed(); err != nil {
+		return nil, fmt.Errorf("reading the CRL: %w", err)
 	}
-	return &CRL{list: list, entries: entries}, nil
+	return l, nil
 }
 
 // codeOf returns the reason code of an entry. An entry without the extension,
@@ -57,17 +64,20 @@ func codeOf(e x509.RevocationListEntry) *int {
 
 // Find returns the record of a certificate, or nil if it is not listed.
 func (l *CRL) Find(_ context.Context, serial target.Serial) (*Record, error) {
-	if r, ok := l.entries[serial]; ok {
-		return &r, nil
+	entry := l.find(l.index, serial)
+	if entry == nil {
+		return nil, nil
 	}
-	return nil, nil
+	list, err := l.with(entry)
+	if err != nil {
+		return nil, fmt.Errorf("reading the CRL's entry of serial number %s: %w", serial, err)
+	}
+	e := list.RevokedCertificateEntries[0]
+	return &Record{Code: codeOf(e), Time: e.RevocationTime, Listed: true}, nil
 }
 
 // Lists tells whether the CRL has a certificate.
-func (l *CRL) Lists(serial target.Serial) bool {
-	_, ok := l.entries[serial]
-	return ok
-}
+func (l *CRL) Lists(serial target.Serial) bool { return l.find(l.index, serial) != nil }
 
 // Number names the CRL for a person: its number, and when it was made.
 func (l *CRL) Number() string {

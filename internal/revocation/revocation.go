@@ -50,6 +50,7 @@ type Request struct {
 type Answer struct {
 	Status    Status
 	Err       error         // why, unless the certificate is revoked
+	Sent      int           // how often the request was sent, if that is more than once
 	Cause     string        // Err without what differs from one attempt to the next, if that is other text
 	RequestID string        // the ID under which the CA logs the request
 	Next      Next          // what may help, unless the certificate is revoked
