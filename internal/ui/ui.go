@@ -23,6 +23,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 	"unicode"
 
 	"github.com/dustin/go-humanize"
@@ -95,8 +96,26 @@ func Debug(format string, args ...any) {
 func Debugging() bool { return debugging }
 
 // Farewell prints the last error of a process that is about to exit. It does not
-// wait for anything that is being printed.
-func Farewell(err error) { stderr.farewell(err) }
+// wait for anything that is being printed, and not for a reader that does not
+// read.
+func Farewell(err error) { withoutReader(func() { stderr.farewell(err) }) }
+
+// patience is how long a process that is about to exit waits for somebody to read:
+// a terminal may be stopped (Ctrl-S), or a pipe be full.
+const patience = 100 * time.Millisecond
+
+// withoutReader calls a function that prints, and leaves it behind if nobody reads.
+func withoutReader(print func()) {
+	printed := make(chan struct{})
+	go func() {
+		defer close(printed)
+		print()
+	}()
+	select {
+	case <-printed:
+	case <-time.After(patience):
+	}
+}
 
 // Print prints on standard output what was asked for. The error names standard
 // output.
@@ -158,16 +177,15 @@ func (debugLog) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// Printable escapes characters that could do anything but appear: control
-// characters, line breaks, direction marks and other invisible characters, and
-// bytes that are not UTF-8.
+// Printable escapes characters that could do anything but appear where they
+// stand (problem.IsPlain), and bytes that are not UTF-8.
 func Printable(s string) string {
 	var b strings.Builder
 	for i, r := range s {
 		switch {
 		case r == unicode.ReplacementChar && !strings.HasPrefix(s[i:], "\uFFFD"):
 			fmt.Fprintf(&b, `\x%02x`, s[i])
-		case unicode.IsPrint(r):
+		case problem.IsPlain(r):
 			b.WriteRune(r)
 		default:
 			b.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
