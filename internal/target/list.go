@@ -16,7 +16,7 @@ func (r *reader) takeListed(line []byte) error {
 	switch {
 	case len(text) == 0:
 		return nil
-	case text[0] == '{' && r.notes.Read == 0:
+	case text[0] == '{' && r.numberLine == 0:
 		r.state = inObjects
 		return r.takeObject(line) // with what stands after #: it may be in a string
 	}
@@ -24,6 +24,7 @@ func (r *reader) takeListed(line []byte) error {
 		r.notAList, r.state = err, inProse
 		return r.takeProse(line)
 	}
+	r.noteNumber()
 	return nil
 }
 

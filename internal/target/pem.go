@@ -23,13 +23,20 @@ func (r *reader) takeProse(line []byte) error {
 		}
 		return nil
 	}
-	if wants && r.numberLine == 0 {
-		r.numberLine = r.line
+	if wants {
+		r.noteNumber()
 	}
 	if r.proseBytes += len(line) + 1; r.proseBytes > maxProse {
 		return r.notAList
 	}
 	return nil
+}
+
+// noteNumber notes where the first number stands.
+func (r *reader) noteNumber() {
+	if r.numberLine == 0 {
+		r.numberLine = r.line
+	}
 }
 
 // mixed is the error for a file with serial numbers and certificates.
@@ -41,12 +48,10 @@ func (r *reader) mixed(line int) error {
 
 // beginBlock takes the first line of a PEM block.
 func (r *reader) beginBlock(line []byte) error {
-	switch isList := r.state != inPEM && r.notes.Read > 0; {
-	case isList && r.notAList != nil:
-		return r.notAList
-	case isList:
+	switch {
+	case r.state == inList && r.numberLine > 0:
 		return r.mixed(r.line)
-	case r.numberLine > 0:
+	case r.state == inProse && r.numberLine > 0:
 		return r.mixed(r.numberLine)
 	}
 	r.prose = prose{}

@@ -150,7 +150,7 @@ type reader struct {
 	notAList   error // what is wrong with the first line of the prose
 	prose      prose
 	proseBytes int
-	numberLine int // of the prose before the first PEM block, the first line that names a target; or 0
+	numberLine int // before the first PEM block, the first line that names a target; or 0
 	objects    int // how many lines of our own JSON were read
 
 	block     []byte // the PEM block that is being read, or nil

@@ -75,7 +75,7 @@ func TestReadFrom(t *testing.T) {
 		{name: "number with a note in PEM", in: "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n" + a + " # note\n", wantErr: "f, line 4: serial numbers and certificates in one file"},
 		{name: "JSON in PEM", in: "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n" + `{"serial":"` + a + `"}`, wantErr: "f, line 4: serial numbers and certificates in one file"},
 		{name: "no line break before PEM", in: "name: -----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", wantErr: "f, line 1: a certificate that does not begin or end on a line of its own", wantHint: "line break"},
-		{name: "list, text, then PEM", in: a + "\ntext\n-----BEGIN CERTIFICATE-----\n", wantErr: "f, line 2 is not a serial number"},
+		{name: "list, text, then PEM", in: a + "\ntext\n-----BEGIN CERTIFICATE-----\n", wantErr: "f, line 1: serial numbers and certificates in one file"},
 		{name: "PEM, then list", in: "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n" + a, wantErr: "f, line 4: serial numbers and certificates in one file"},
 		{name: "JSON", in: `{"serial":"` + a + `","status":"failed"}` + "\n# reviewed\n\n" + `{"serial":"` + b + `","error":"#"}`, want: a + " " + b},
 		{name: "journal", in: `{"journal":1,"ca":"https://ca"}` + "\n" + `{"serial":"` + a + `","ca":"https://ca","status":"revoked","reasonCode":4}`, want: a},

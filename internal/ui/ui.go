@@ -23,7 +23,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 	"unicode"
 
 	"github.com/dustin/go-humanize"
@@ -96,26 +95,8 @@ func Debug(format string, args ...any) {
 func Debugging() bool { return debugging }
 
 // Farewell prints the last error of a process that is about to exit. It does not
-// wait for anything that is being printed, and not for a reader that does not
-// read.
-func Farewell(err error) { withoutReader(func() { stderr.farewell(err) }) }
-
-// patience is how long a process that is about to exit waits for somebody to read:
-// a terminal may be stopped (Ctrl-S), or a pipe be full.
-const patience = 100 * time.Millisecond
-
-// withoutReader calls a function that prints, and leaves it behind if nobody reads.
-func withoutReader(print func()) {
-	printed := make(chan struct{})
-	go func() {
-		defer close(printed)
-		print()
-	}()
-	select {
-	case <-printed:
-	case <-time.After(patience):
-	}
-}
+// wait for anything that is being printed.
+func Farewell(err error) { stderr.farewell(err) }
 
 // Print prints on standard output what was asked for. The error names standard
 // output.
