@@ -235,9 +235,13 @@ func flagsFirst(args []string) (sorted []string, on given, err error) {
 		if i++; i == len(args) || args[i] == "--" {
 			return nil, nil, problem.New("%s has no value", dashed(name))
 		}
-		if next, _, _, isFlag := splitFlag(args[i]); isFlag && findFlag(next) != nil {
+		if next, _, more, isFlag := splitFlag(args[i]); isFlag && findFlag(next) != nil {
+			typed := dashed(next)
+			if more { // a token, maybe
+				typed += "=…"
+			}
 			return nil, nil, problem.New("%s has no value, but the flag %s after it", dashed(name), dashed(next)).
-				Hint("write %s=%s if that is the value", dashed(name), args[i])
+				Hint("write %s=%s if that is the value", dashed(name), typed)
 		}
 		sorted = append(sorted, args[i])
 	}
@@ -413,11 +417,13 @@ func applyDefaults(c *cli.Context) error {
 
 // sudoCommand is this very command line as another user would have to run it,
 // with those of step's variables that count for it. A token in a variable is
-// left out, because others could see it.
+// left out, because others could see it, and so is the name of a file that is not
+// there: it may be a password.
 func sudoCommand(user string) string {
 	words := []string{"sudo", "-u", user, "env", step.PathEnv + "=" + step.BasePath()}
 	for _, f := range allFlags() {
-		if value, ok := os.LookupEnv(variableOf(f.name())); ok && f.value != tokenValue {
+		value, ok := os.LookupEnv(variableOf(f.name()))
+		if secret := f.value == tokenValue || f.value == fileName && !exists(value); ok && !secret {
 			words = append(words, variableOf(f.name())+"="+value)
 		}
 	}

@@ -47,12 +47,13 @@ func (o *Outcome) Object(ca string) *Object {
 	return j
 }
 
-// maxText bounds the texts in a line that would be too long, in characters. The
-// reason is not cut: whoever goes on with a plan or a journal must find it whole.
+// maxText bounds the texts in a line that would be too long, in characters.
 const maxText = 4000
 
-// MaxReason bounds the free text of a reason, in bytes. Escaped it takes six times
-// as much, and with the other texts of a line it stays below target.MaxLine.
+// MaxReason bounds the free text of a reason that a run may have, in bytes. It is
+// not cut: whoever goes on with a plan or a journal must find it whole. Escaped it
+// takes six times as much, and with the other texts of a line it stays below
+// target.MaxLine.
 const MaxReason = 100_000
 
 // Line returns the object as one line of JSON, with its line break. A line that
@@ -67,6 +68,9 @@ func (j *Object) Line() ([]byte, error) {
 	short.SANs = nil
 	for _, text := range []*string{&short.AuthorizedBy, &short.CA, &short.Subject, &short.RequestID, &short.Error} {
 		*text = Cut(*text)
+	}
+	if len(short.Reason) > MaxReason { // somebody else's, as the CA has it on record
+		short.Reason = Cut(short.Reason)
 	}
 	return Line(&short)
 }

@@ -111,6 +111,7 @@ func TestLongLine(t *testing.T) {
 		{"short", Object{Subject: "CN=mike", SANs: names[:3]}, Object{Subject: "CN=mike", SANs: names[:3]}},
 		{"as long as may be", Object{Error: strings.Repeat("x", target.MaxLine-80)}, Object{Error: strings.Repeat("x", target.MaxLine-80)}},
 		{"names", Object{Subject: "CN=mike", SANs: names, Error: "no"}, Object{Subject: "CN=mike", Error: "no"}},
+		{"a reason on record", Object{Reason: long}, Object{Reason: Cut(long)}},
 		{"an error", Object{Error: long}, Object{Error: long[:maxText] + "…"}},
 		{"everything", Object{Reason: strings.Repeat("\x00", MaxReason), AuthorizedBy: escaped, CA: escaped, Subject: escaped, SANs: names, RequestID: escaped, Error: escaped},
 			Object{Reason: strings.Repeat("\x00", MaxReason), AuthorizedBy: Cut(escaped), CA: Cut(escaped), Subject: Cut(escaped), RequestID: Cut(escaped), Error: Cut(escaped)}},
