@@ -251,9 +251,13 @@ func valueIn(rest []string, name string) (string, error) {
 	if len(rest) == 0 || rest[0] == "--" {
 		return "", problem.New("%s has no value", dashed(name))
 	}
-	if next, _, _, isFlag := splitFlag(rest[0]); isFlag && findFlag(next) != nil {
+	if next, _, more, isFlag := splitFlag(rest[0]); isFlag && findFlag(next) != nil {
+		typed := dashed(next)
+		if more { // a token, maybe
+			typed += "=…"
+		}
 		return "", problem.New("%s has no value, but the flag %s after it", dashed(name), dashed(next)).
-			Hint("write %s=%s if that is the value", dashed(name), rest[0])
+			Hint("write %s=%s if that is the value", dashed(name), typed)
 	}
 	return rest[0], nil
 }
@@ -422,11 +426,13 @@ func applyDefaults(c *cli.Context) error {
 
 // sudoCommand is this very command line as another user would have to run it,
 // with those of step's variables that count for it. A token in a variable is
-// left out, because others could see it.
+// left out, because others could see it, and so is the name of a file that is not
+// there: it may be a password.
 func sudoCommand(user string) string {
 	words := []string{"sudo", "-u", user, "env", step.PathEnv + "=" + step.BasePath()}
 	for _, f := range allFlags() {
-		if value, ok := os.LookupEnv(variableOf(f.name())); ok && f.value != tokenValue {
+		value, ok := os.LookupEnv(variableOf(f.name()))
+		if secret := f.value == tokenValue || f.value == fileName && !exists(value); ok && !secret {
 			words = append(words, variableOf(f.name())+"="+value)
 		}
 	}

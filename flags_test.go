@@ -142,6 +142,7 @@ func TestFlagWithoutValue(t *testing.T) {
 		{"--reason --offline 123", "--reason has no value, but the flag --offline after it", "--reason=--offline"},
 		{"--token -f 123", "--token has no value, but the flag -f after it", ""},
 		{"--cert --key=x.key", "--cert has no value, but the flag --key after it", ""},
+		{"--reason --token=secret 123", "--reason has no value, but the flag --token after it", "write --reason=--token=… if that"},
 	}
 	for _, tt := range tests {
 		_, _, err := flagsFirst(strings.Fields(tt.in))

@@ -48,7 +48,7 @@ var walls = map[string]string{
 	"github.com/cheggaaa/pb/v3":                   "ui",
 	"github.com/dustin/go-humanize":               "ui target",
 	"golang.org/x/term":                           "ui",
-	"golang.org/x/text":                           "target",
+	"golang.org/x/text":                           "problem target",
 	"golang.org/x/time/rate":                      "batch",
 	"github.com/cenkalti/backoff/v5":              "batch online",
 	"github.com/urfave/cli":                       ".",

@@ -51,10 +51,11 @@ func (o *options) caName() string {
 	if o.offline == nil {
 		return o.online.URL.String()
 	}
-	if full, err := filepath.Abs(o.offline.File); err == nil {
-		return full // a journal or a plan may be used from another directory
+	name := o.offline.File
+	if full, err := filepath.Abs(name); err == nil {
+		name = full // a journal or a plan may be used from another directory
 	}
-	return o.offline.File
+	return strings.ToValidUTF8(name, "\uFFFD") // as JSON has it
 }
 
 // initStep reads step's environment: its directory, the contexts, and the
@@ -145,7 +146,9 @@ func readOptions(ctx context.Context, c *cli.Context, on given) (*options, error
 	if o.reason, err = parseReason(c.String("reasonCode")); err != nil {
 		return nil, err
 	}
-	o.reason.Text = c.String("reason")
+	if o.reason.Text, err = parseReasonText(c.String("reason")); err != nil {
+		return nil, err
+	}
 	if o.json, err = wantsJSON(c.String("format")); err != nil {
 		return nil, err
 	}

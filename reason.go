@@ -59,6 +59,15 @@ func parseReason(s string) (revocation.Reason, error) {
 	return revocation.Reason{}, err.Hint(known)
 }
 
+// parseReasonText takes the free text of a reason, as JSON can have it, if it is not
+// so long that a journal could not be read again.
+func parseReasonText(s string) (string, error) {
+	if len(s) > revocation.MaxReason {
+		return "", problem.New("the text of the reason has %d bytes", len(s)).Hint("it may have %d", revocation.MaxReason)
+	}
+	return strings.ToValidUTF8(s, "\uFFFD"), nil
+}
+
 // reasonName is the name of a code, or its number if it has no name.
 func reasonName(code int) string {
 	for _, r := range reasons {

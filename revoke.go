@@ -215,6 +215,9 @@ func openJournal(ctx context.Context, o *options, list *target.List, reason revo
 	if found.OtherTargets {
 		ui.Warn("the journal was begun for other targets than these")
 	}
+	if found.Damaged > 0 {
+		ui.Warn("the journal has gaps, as after a power failure: %s passed over", ui.Count(found.Damaged, "line is", "lines are"))
+	}
 	if found.Header == nil {
 		return j, nil
 	}

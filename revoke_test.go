@@ -56,6 +56,17 @@ func TestParseReason(t *testing.T) {
 	}
 }
 
+func TestParseReasonText(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{"": "", "stolen": "stolen", "Zo\xeb": "Zo\uFFFD", strings.Repeat("x", 100_000): strings.Repeat("x", 100_000)} {
+		if got, err := parseReasonText(in); got != want || err != nil {
+			t.Errorf("%.20q: %.20q, %v", in, got, err)
+		}
+	}
+	_, err := parseReasonText(strings.Repeat("x", 100_001))
+	checkProblem(t, "a long one", err, "the text of the reason has 100001 bytes", "it may have 100000")
+}
+
 // checkProblem checks that err is a problem with this text and hint, and without
 // an exit code: whoever knows whether the CA was contacted decides that.
 func checkProblem(t *testing.T, what string, err error, text, hint string) {

@@ -168,7 +168,11 @@ func (o *options) planReason(c target.Claim, settled *revocation.Reason) (*revoc
 	}
 	planned := revocation.Reason{Code: *c.ReasonCode, Name: reasonName(*c.ReasonCode), Text: c.Reason}
 	if settled == nil {
-		if _, err := parseReason(strconv.Itoa(planned.Code)); err != nil {
+		_, err := parseReason(strconv.Itoa(planned.Code))
+		if err == nil {
+			_, err = parseReasonText(planned.Text)
+		}
+		if err != nil {
 			return nil, problem.Wrap(err, "%s", c.Where)
 		}
 		return &planned, nil

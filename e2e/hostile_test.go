@@ -25,8 +25,9 @@ import (
 
 // hostile is a name that would change what a person sees, if it were shown as
 // it is: colours, a window's title, a line of its own, text from right to left,
-// a template of package ui. All that comes from outside has it.
-const hostile = "x\x1b[31m\x1b]0;title\x07\r\nPWNED: \u202eabc\u2066\u200f\u009b31m\u2028\u0085\u200b\ufeff\x7f{{ \"PWN\" }}{{ \"ED2\" }}\b"
+// a template of package ui, fillers that look like nothing. All that comes from
+// outside has it.
+const hostile = "x\x1b[31m\x1b]0;title\x07\r\nPWNED: \u202eabc\u2066\u200f\u009b31m\u2028\u0085\u200b\ufeff\x7f{{ \"PWN\" }}{{ \"ED2\" }}\b\u3164\ufe0f\u2800\u05d0\u0661"
 
 const hostileScript = `
 ca init crl
@@ -201,7 +202,7 @@ func (c hostileCase) run(t *testing.T, ts *testscript.TestScript, w way) {
 // checkClean makes sure that only text is shown: without colour nothing but
 // printable characters, with colour at least nothing out of the hostile name.
 func checkClean(t *testing.T, where, shown string, colored bool) {
-	for _, part := range []string{"\x1b[31mx", "x\x1b[31m", "\x1b]0;", "title\x07", "\nPWNED", "\rPWNED", "PWNED2", "\u202e", "\u2066", "\u200f", "\u009b", "\u2028", "\u0085"} {
+	for _, part := range []string{"\x1b[31mx", "x\x1b[31m", "\x1b]0;", "title\x07", "\nPWNED", "\rPWNED", "PWNED2", "\u202e", "\u2066", "\u200f", "\u009b", "\u2028", "\u0085", "\u3164", "\ufe0f", "\u2800", "\u05d0", "\u0661"} {
 		if strings.Contains(shown, part) {
 			t.Errorf("%s has %q in it", where, part)
 		}

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/base64"
@@ -14,6 +15,7 @@ import (
 	"fmt"
 	"math/big"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -52,6 +54,7 @@ type flow struct {
 	code  int
 	stdin string // a file
 	typed string // a dialogue, if it is run at a terminal
+	env   string // a variable, with the script's variables
 }
 
 // flows have a fresh token in $TOKEN and in the file $FRESH. This token may be
@@ -92,6 +95,30 @@ var flows = map[string][]flow{
 		{args: "--token-file victim.key $victim", code: 2},
 		{args: "--token-file ca/password $victim", code: 2},
 		{args: "$victim", code: 2},
+		// A secret where the name of a file with it belongs, or in the wrong file.
+		{args: "--provisioner admin $victim", env: "STEP_PROVISIONER_PASSWORD_FILE=$password", code: 2},
+		{args: "--provisioner-key encrypted.jwk $victim", env: "STEP_PROVISIONER_PASSWORD_FILE=$password", code: 2},
+		{args: "--cert victim.crt --key encrypted.key", env: "STEP_KEY_PASSWORD_FILE=$password", code: 2},
+		{args: "$x5c --x5c-key legacy.key --x5c-cert friend.crt $victim", env: "STEP_PROVISIONER_PASSWORD_FILE=$password", code: 2},
+		{args: "$x5c --x5c-cert friend.crt $victim", env: "STEP_X5C_KEY=$password", code: 2},
+		{args: "$victim", env: "STEP_PROVISIONER_KEY=$password", code: 2},
+		{args: "$victim", env: "STEP_TOKEN_FILE=$password", code: 2},
+		{args: "$victim", env: "STEP_TOKEN_FILE=$USED", code: 2},
+		{args: "$victim", env: "STEP_TOKEN=$password", code: 2},
+		{args: "$admin --force --from ca/password", code: 2},
+		{args: "$admin --force --from hex-password", code: 2},
+		{args: "$admin --force --from mixed-password", code: 2},
+		{args: "$admin --force --from number-password", code: 2},
+		{args: "$admin --force --from victim.key", code: 2},
+		{args: "$admin --force --from key.txt", code: 2},
+		{args: "$admin --force --from admin.jwk", code: 2},
+		{args: "$admin --force --from used.token", code: 2},
+		{args: "$admin --force --from -", stdin: "hex-password", code: 2},
+		{args: "$admin --cert ca/password", code: 2},
+		{args: "$admin --root ca/password $victim", code: 2},
+		{args: "$admin --journal ca/password $victim", code: 2},
+		{args: "--cert victim.crt --key key.txt", code: 2},
+		{args: "--provisioner-key key.txt $victim", code: 2},
 		{args: "--cert victim.crt --key encrypted.key --key-password-file ca/password"},
 		{args: "--cert victim.crt --key encrypted.key --key-password-file /dev/stdin", stdin: "ca/password"},
 		{args: "--cert victim.crt --key encrypted.key --key-password-file ca/provisioner-password", code: 2},
@@ -144,6 +171,10 @@ var flows = map[string][]flow{
 		{args: "--offline --ca-config wrong-password.json $admin $victim", code: 4},
 		{args: "--offline --ca-config victim.key $admin $victim", code: 2},
 		{args: "--offline --ca-config no-db.json $admin $victim", code: 2},
+		{args: "--offline --ca-config ca/password $admin $victim", code: 2},
+		{args: "--offline --ca-config hex-password $admin $victim", code: 2},
+		{args: "--offline --ca-config wrong-types.json $admin $victim", code: 2},
+		{args: "--offline $admin $victim", env: "STEP_CA_PASSWORD_FILE=$password", code: 2},
 		{args: "--offline $admin $victim", typed: "? CA's key\n< ca/provisioner-password\n? wrong\n? CA's key\n< ca/password\n"},
 	},
 }
@@ -184,6 +215,7 @@ func (f *flowFixtures) prepare(ts *testscript.TestScript) {
 	f.admin = f.adminKey("ca")
 	f.addKey(f.admin.Key)
 	f.provisionerKeys()
+	f.passwords()
 	f.configurations()
 	f.write("used.token", []byte(f.revokeToken("admin")))
 	f.write("wrong.token", []byte(f.revokeToken("nobody")))
@@ -206,6 +238,26 @@ func (f *flowFixtures) provisionerKeys() {
 	f.writeJSON("broken.jwk", broken)
 }
 
+// passwords writes secrets that a list of serial numbers could be taken for.
+func (f *flowFixtures) passwords() {
+	f.Setenv("password", strings.TrimSpace(f.ReadFile("ca/password")))
+	random := []byte(rand.Text() + rand.Text())
+	hexadecimal := hex.EncodeToString(random[:16]) // as openssl rand -hex 16 prints it
+	mixed := new(big.Int).SetBytes(random[:16]).String() + "x"
+	for name, password := range map[string]string{"hex-password": hexadecimal, "mixed-password": mixed, "number-password": "-" + mixed[1:12]} {
+		f.secret.add(password)
+		f.write(name, []byte(password+"\n"))
+	}
+	text, err := exec.Command("openssl", "pkey", "-in", f.MkAbs("victim.key"), "-text", "-noout").Output()
+	f.Check(err)
+	f.write("key.txt", text)
+	for line := range strings.Lines(string(text)) {
+		if line = strings.TrimSpace(line); strings.Count(line, ":") > 3 {
+			f.secret.add(line)
+		}
+	}
+}
+
 // configurations makes variants of the CA's ca.json.
 func (f *flowFixtures) configurations() {
 	for name, change := range map[string]func(config map[string]any){
@@ -214,6 +266,9 @@ func (f *flowFixtures) configurations() {
 			config["password"] = strings.TrimSpace(f.ReadFile("ca/provisioner-password"))
 		},
 		"no-db": func(config map[string]any) { delete(config, "db") },
+		"wrong-types": func(config map[string]any) {
+			config["password"] = []string{strings.TrimSpace(f.ReadFile("ca/password"))}
+		},
 	} {
 		config := f.config("ca")
 		change(config)
@@ -279,7 +334,7 @@ func (f *flowFixtures) runAll(t *testing.T, group string) {
 			if (i+j)%2 == 0 {
 				run.env = []string{"STEPDEBUG=1"}
 			}
-			t.Run(fmt.Sprintf("%s/%s/%q", program, c.args, run.env), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s/%s/%s/%q", program, c.args, c.env, run.env), func(t *testing.T) {
 				if group == "online" { // the database is for one process
 					t.Parallel()
 				}
@@ -311,6 +366,14 @@ func (f *flowFixtures) run(t *testing.T, c flow, run invocation, fresh string) {
 		run.stdin = fresh
 	default:
 		run.stdin = f.ReadFile(c.stdin)
+	}
+	if c.env != "" {
+		run.env = append(run.env, os.Expand(c.env, func(name string) string {
+			if name == "USED" {
+				return strings.TrimSpace(f.ReadFile("used.token"))
+			}
+			return variable(name)
+		}))
 	}
 	run.terminal = c.typed != ""
 	run.dialogue = strings.ReplaceAll(c.typed, "< ", "< "+f.Getenv("WORK")+"/")

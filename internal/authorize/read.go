@@ -89,14 +89,14 @@ func Read(ctx context.Context, cfg Config, list *target.List) (*Credentials, err
 // is no error yet: the CA may have no provisioner that it is for.
 func (c *Credentials) readProvisionerKey(ctx context.Context) (err error) {
 	if c.config.PasswordFile != "" {
-		if c.password, err = input.Password(ctx, c.config.PasswordFile); err != nil {
+		if c.password, err = input.Password(ctx, c.config.PasswordFile, "--provisioner-password-file"); err != nil {
 			return err
 		}
 	}
 	if c.config.KeyFile == "" {
 		return nil
 	}
-	data, err := input.Secret(ctx, c.config.KeyFile, "the provisioner's key")
+	data, err := input.Secret(ctx, c.config.KeyFile, "--provisioner-key", "the provisioner's key")
 	if err != nil {
 		return err
 	}

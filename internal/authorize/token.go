@@ -33,7 +33,7 @@ func ReadToken(ctx context.Context, raw, file string) (*Token, error) {
 		if strings.HasPrefix(file, "eyJ") {
 			return nil, problem.New("--token-file names a file, and this is a token").Hint("--token takes a token itself")
 		}
-		data, err := input.Secret(ctx, file, "the token")
+		data, err := input.Secret(ctx, file, "--token-file", "the token")
 		if err != nil {
 			return nil, err
 		}

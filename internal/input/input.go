@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"runtime"
 	"strings"
@@ -62,8 +63,10 @@ func noCertificate(file string, data []byte) *problem.Problem {
 }
 
 // Secret reads a file that nobody else should be able to read, and warns if
-// everybody can. Messages name its contents by what, as in "the private key".
-func Secret(ctx context.Context, file, what string) ([]byte, error) {
+// everybody can. Messages name its contents by what, as in "the private key". They
+// name a file that is not there by its flag alone: the value may be the secret
+// itself, in a variable of a CI job for instance.
+func Secret(ctx context.Context, file, flag, what string) ([]byte, error) {
 	switch {
 	case file == "":
 		return nil, problem.New("the name of the file with %s is empty", what)
@@ -71,7 +74,10 @@ func Secret(ctx context.Context, file, what string) ([]byte, error) {
 		return nil, problem.New("in place of the name of a file stands %s itself", what).
 			Hint("it can be seen in the list of processes: write it to a file, or use <(…) of the shell")
 	}
-	info, statErr := os.Stat(file)
+	info, err := os.Stat(file)
+	if err != nil {
+		return nil, notThere(err, file, flag, what)
+	}
 	ui.Debug("reading %s in %s", what, file) // before it is read: a pipe may keep it waiting
 	data, err := readBounded(ctx, file, maxSecret)
 	switch {
@@ -80,16 +86,30 @@ func Secret(ctx context.Context, file, what string) ([]byte, error) {
 	case err != nil:
 		return nil, problem.New("reading %s: %w", what, err)
 	}
-	if statErr == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o004 != 0 && runtime.GOOS != "windows" {
+	if info.Mode().IsRegular() && info.Mode().Perm()&0o004 != 0 && runtime.GOOS != "windows" {
 		ui.Warn("%s can be read by everybody on this host (mode %#o)", file, info.Mode().Perm())
 	}
 	return data, nil
 }
 
-// Password reads a password from a file. As with step, white space at the end
-// of the file is not part of it. It is not empty.
-func Password(ctx context.Context, file string) ([]byte, error) {
-	data, err := Secret(ctx, file, "the password")
+// notThere words why there is no file with this name, without the name.
+func notThere(err error, file, flag, what string) error {
+	if named := (*fs.PathError)(nil); errors.As(err, &named) {
+		err = named.Err
+	}
+	// By cli-utils' rules (step.SetEnvVar).
+	variable := "STEP_" + strings.ToUpper(strings.ReplaceAll(strings.TrimLeft(flag, "-"), "-", "_"))
+	if os.Getenv(variable) == file {
+		flag += " (" + variable + ")"
+	}
+	return problem.New("reading %s: the file that %s names: %w", what, flag, err).
+		Hint("its name is not shown: it might be %s itself", what)
+}
+
+// Password reads a password from the file that a flag names. As with step, white
+// space at the end of the file is not part of it. It is not empty.
+func Password(ctx context.Context, file, flag string) ([]byte, error) {
+	data, err := Secret(ctx, file, flag, "the password")
 	if err != nil {
 		return nil, err
 	}

@@ -91,27 +91,33 @@ func TestCertificates(t *testing.T) {
 }
 
 func TestSecret(t *testing.T) {
-	t.Parallel()
-	const itself = "it can be seen in the list of processes"
+	t.Setenv("STEP_THE_FILE", "hunter2")
+	const itself, notShown = "it can be seen in the list of processes", "its name is not shown: it might be the thing itself"
+	dir := t.TempDir()
 	for _, tt := range []struct{ file, wantErr, wantHint string }{
 		{"", "the name of the file with the thing is empty", ""},
-		{"none", "reading the thing: open none: no such file", ""},
+		{"secret", "reading the thing: the file that --the-file names: no such file", notShown},
+		{"se/cret", "reading the thing: the file that --the-file names: no such file", notShown},
+		{"se\x00cret", "reading the thing: the file that --the-file names: invalid argument", notShown},
+		{strings.Repeat("secret", 100), "reading the thing: the file that --the-file names: file name too long", notShown},
+		{"hunter2", "reading the thing: the file that --the-file (STEP_THE_FILE) names: no such file", notShown},
+		{dir, "reading the thing: read " + dir + ": is a directory", ""},
 		{"eyJhbGciOiJFUzI1NiJ9.e30.c2ln", "in place of the name of a file stands the thing itself", itself},
 		{`{"kty":"EC"}`, "in place of the name of a file stands the thing itself", itself},
 		{"-----BEGIN PRIVATE KEY-----", "in place of the name of a file stands the thing itself", itself},
 		{write(t, "large", make([]byte, maxSecret+1)), "has more than 1048576 bytes", ""},
 	} {
-		_, err := Secret(t.Context(), tt.file, "the thing")
+		_, err := Secret(t.Context(), tt.file, "--the-file", "the thing")
 		check(t, tt.file, err, tt.wantErr, tt.wantHint)
-		if tt.wantHint == itself && strings.Contains(err.Error(), tt.file) {
+		if tt.wantHint != "" && strings.Contains(err.Error()+strings.Join(problem.Hints(err), " "), tt.file) {
 			t.Errorf("the error shows the secret: %v", err)
 		}
 	}
 	for in, want := range map[string]string{"secret": "secret", " se cret \r\n\t": " se cret"} {
-		if got, err := Password(t.Context(), write(t, "password", []byte(in))); string(got) != want || err != nil {
+		if got, err := Password(t.Context(), write(t, "password", []byte(in)), "--the-file"); string(got) != want || err != nil {
 			t.Errorf("%q: password %q, %v", in, got, err)
 		}
 	}
-	_, err := Password(t.Context(), write(t, "password", []byte("\n")))
+	_, err := Password(t.Context(), write(t, "password", []byte("\n")), "--the-file")
 	check(t, "white space", err, "password is empty", "")
 }

@@ -27,14 +27,14 @@ var errNotGiven = errors.New("no password is given")
 // Read reads the key. If the key is encrypted and there is no password file, it
 // asks for the password, up to three times.
 func (k KeyFile) Read(ctx context.Context) (crypto.Signer, error) {
-	data, err := Secret(ctx, k.File, "the private key")
+	data, err := Secret(ctx, k.File, k.Flag, "the private key")
 	if err != nil {
 		return nil, err
 	}
 	var password []byte
 	notGiven := errNotGiven
 	if k.PasswordFile != "" {
-		if password, err = Password(ctx, k.PasswordFile); err != nil {
+		if password, err = Password(ctx, k.PasswordFile, k.PasswordFlag); err != nil {
 			return nil, err
 		}
 		notGiven = nil

@@ -74,7 +74,7 @@ func TestKeyFile(t *testing.T) {
 		{file: text, wantErr: "text is not a private key that can be read", wantHint: hint},
 		{file: cert, wantErr: "cert holds no private key that can sign", wantHint: hint},
 		{file: "", wantErr: "the name of the file with the private key is empty"},
-		{file: "none", wantErr: "reading the private key: open none"},
+		{file: "none", wantErr: "reading the private key: the file that --key names: no such file", wantHint: "not shown"},
 	} {
 		k := KeyFile{File: tt.file, Flag: "--key", PasswordFlag: "--key-password-file", CertFlag: "--cert"}
 		if tt.password != "" {

@@ -1,19 +1,17 @@
 // Package journal is the record of a batch on disk: JSON lines, first a header,
 // then the outcomes in the order of their arrival. Each line is handed to the
 // system before the next outcome is looked at, so that killing the process loses
-// at most what was in flight. A journal is locked while it is open.
+// at most what was in flight, and is on the disk within a second, which is what a
+// power failure can lose. A journal is locked while it is open.
 package journal
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"runtime"
 	"time"
 
@@ -24,13 +22,6 @@ import (
 
 // version is that of the format.
 const version = 1
-
-// start is how each journal starts.
-var start = fmt.Appendf(nil, `{"journal":%d,`, version)
-
-// maxLine bounds a line of a journal, in bytes. Certificates with very many
-// names make the longest ones.
-const maxLine = 1 << 20
 
 const (
 	// AnotherHint is for a journal that is about something else.
@@ -63,8 +54,9 @@ type Journal struct {
 	file     *os.File
 	isNew    bool
 	readOnly bool
-	end      int64 // of the last whole line
+	end      int64 // of the last line that counts
 	found    Found
+	sync     syncer
 }
 
 // Found is what a journal had in it when it was opened.
@@ -73,6 +65,7 @@ type Found struct {
 	Done         int       // targets that it says are revoked
 	Since        time.Time // when the first of them was
 	OtherTargets bool      // it was begun for another list of targets
+	Damaged      int       // lines that were passed over: a power failure has left gaps in them
 }
 
 // Found returns what the journal had in it when it was opened.
@@ -166,115 +159,6 @@ func (j *Journal) lock(name string, info os.FileInfo) error {
 	return nil
 }
 
-// load reads a journal that is there.
-func (j *Journal) load(ctx context.Context, list *target.List, agree func(*Header) error) error {
-	err := j.lines(ctx, func(line []byte, number int) error {
-		j.end += int64(len(line))
-		if number == 1 {
-			return j.loadHeader(line, agree)
-		}
-		var object revocation.Object
-		if err := json.Unmarshal(line, &object); err != nil {
-			return problem.New("%s, line %d is not that of a journal", j.file.Name(), number).Hint(AnotherHint)
-		}
-		j.markDone(&object, list)
-		return nil
-	})
-	if header := j.found.Header; err == nil && header != nil {
-		j.found.OtherTargets = header.TargetsDigest != list.Digest()
-	}
-	return err
-}
-
-// loadHeader reads the first line.
-func (j *Journal) loadHeader(line []byte, agree func(*Header) error) error {
-	header := &Header{}
-	if err := json.Unmarshal(line, header); err != nil || header.Journal != version {
-		return j.notOurs()
-	}
-	j.found.Header = header
-	return agree(header)
-}
-
-// markDone marks the target as done that an object says is revoked, if it is one
-// of this run.
-func (j *Journal) markDone(object *revocation.Object, list *target.List) {
-	t := done(object, list.Find)
-	if t == nil || t.Done {
-		return
-	}
-	t.Done = true
-	j.found.Done++
-	at, err := time.Parse(time.RFC3339, object.Time)
-	if since := j.found.Since; err == nil && (since.IsZero() || at.Before(since)) {
-		j.found.Since = at
-	}
-}
-
-// done returns the target that an object says is revoked, or nil.
-func done(object *revocation.Object, find func(target.Serial) (*target.Target, bool)) *target.Target {
-	if !object.Status.Done() {
-		return nil
-	}
-	serial, err := target.ParseSerial(object.Serial)
-	if err != nil {
-		return nil
-	}
-	t, _ := find(serial)
-	return t
-}
-
-// lines hands out the whole lines of a journal, which number from 1. After the
-// last line break there may be a part of the line that was being written when a
-// run was killed.
-func (j *Journal) lines(ctx context.Context, each func(line []byte, number int) error) error {
-	if _, err := j.file.Seek(0, io.SeekStart); err != nil {
-		return problem.New("reading the journal: %w", err)
-	}
-	in := bufio.NewReaderSize(j.file, 64<<10)
-	for number := 1; ctx.Err() == nil; number++ {
-		line, err := readLine(in)
-		switch {
-		case errors.Is(err, io.EOF):
-			return j.checkTorn(line, number)
-		case err != nil:
-			return problem.New("reading the journal: %w", err)
-		}
-		if err := each(line, number); err != nil {
-			return err
-		}
-	}
-	return problem.ErrInterrupted
-}
-
-// readLine reads a line of at most maxLine bytes, with its line break. The rest
-// of the input after the last line break comes with io.EOF.
-func readLine(in *bufio.Reader) (line []byte, err error) {
-	for {
-		part, err := in.ReadSlice('\n')
-		line = append(line, part...)
-		switch {
-		case len(line) > maxLine:
-			return nil, fmt.Errorf("a line has more than %d bytes", maxLine)
-		case !errors.Is(err, bufio.ErrBufferFull):
-			return line, err
-		}
-	}
-}
-
-// checkTorn refuses to truncate a file whose only, partial line is not the start
-// of a header.
-func (j *Journal) checkTorn(rest []byte, number int) error {
-	if n := min(len(rest), len(start)); number == 1 && !bytes.Equal(rest[:n], start[:n]) {
-		return j.notOurs()
-	}
-	return nil
-}
-
-func (j *Journal) notOurs() error {
-	return problem.New("%s is not a journal of this program", j.file.Name()).Hint(newNameHint)
-}
-
 // Begin makes the journal ready to be written: it cuts off a torn line, and
 // writes the header of a new journal.
 func (j *Journal) Begin(h Header) error {
@@ -283,8 +167,11 @@ func (j *Journal) Begin(h Header) error {
 	}
 	err := j.file.Truncate(j.end)
 	if err == nil && j.found.Header == nil {
-		h.Journal = version
-		err = j.writeLine(&h)
+		h.Journal, h.AuthorizedBy = version, revocation.Cut(h.AuthorizedBy)
+		var line []byte
+		if line, err = revocation.Line(&h); err == nil {
+			err = j.append(line)
+		}
 	}
 	if err == nil {
 		err = j.file.Sync()
@@ -292,69 +179,50 @@ func (j *Journal) Begin(h Header) error {
 	if err != nil {
 		return problem.New("making the journal ready: %w", err).Hint("nothing was revoked")
 	}
+	if j.isNew {
+		syncDirectory(filepath.Dir(j.file.Name()))
+	}
+	j.sync.file = j.file
 	return nil
 }
 
-// Write appends an outcome. A line that can be written only in part is taken
-// back, so that the journal stays whole.
+// syncDirectory makes sure that a new file in it is found after a power failure.
+// Not all systems can do that, nor need it.
+func syncDirectory(name string) {
+	if dir, err := os.Open(name); err == nil {
+		_ = dir.Sync()
+		dir.Close()
+	}
+}
+
+// Write appends an outcome, which is on the disk within a second. Its error may
+// be about lines that were written before.
 func (j *Journal) Write(o *revocation.Object) error {
 	if j == nil || j.readOnly {
 		return nil
 	}
-	return j.writeLine(o)
+	line, err := o.Line()
+	if err == nil {
+		err = j.append(line)
+	}
+	if err == nil {
+		err = j.sync.soon()
+	}
+	if err != nil {
+		return fmt.Errorf("writing the journal: %w", err)
+	}
+	return nil
 }
 
-func (j *Journal) writeLine(value any) error {
-	line, err := revocation.Line(value)
-	if err != nil {
-		return err
-	}
+// append appends a line. What can be written only in part is taken back, so that
+// the journal stays whole.
+func (j *Journal) append(line []byte) error {
 	if _, err := j.file.WriteAt(line, j.end); err != nil {
 		_ = j.file.Truncate(j.end)
-		return fmt.Errorf("writing the journal: %w", err)
+		return err
 	}
 	j.end += int64(len(line))
 	return nil
-}
-
-// Outcomes hands out the outcomes of the targets that are done, as they were in
-// the journal when it was opened. They have no Reason: it is the header's.
-func (j *Journal) Outcomes(list *target.List, each func(*revocation.Outcome)) error {
-	if j == nil || j.found.Done == 0 {
-		return nil
-	}
-	index := make(map[target.Serial]*target.Target, j.found.Done) // the list's own is gone by now
-	for i := range list.All {
-		if t := &list.All[i]; t.Done {
-			index[t.Serial] = t
-		}
-	}
-	find := func(s target.Serial) (*target.Target, bool) { return index[s], index[s] != nil }
-	err := j.lines(context.Background(), func(line []byte, number int) error {
-		var object revocation.Object
-		if number == 1 || json.Unmarshal(line, &object) != nil {
-			return nil
-		}
-		if t := done(&object, find); t != nil {
-			delete(index, t.Serial)
-			each(outcome(t, &object))
-		}
-		return nil
-	})
-	if err != nil {
-		return problem.WithCode(problem.Incomplete, "what was revoked before: %w", err)
-	}
-	return nil
-}
-
-// outcome turns an object of a journal back into an outcome.
-func outcome(t *target.Target, object *revocation.Object) *revocation.Outcome {
-	o := &revocation.Outcome{
-		Target: t, Answer: revocation.Answer{Status: object.Status, RequestID: object.RequestID},
-		Attempts: object.Attempts, AuthorizedBy: object.AuthorizedBy,
-	}
-	o.Time, _ = time.Parse(time.RFC3339, object.Time)
-	return o
 }
 
 // Close makes sure that the journal is on the disk. A new journal in which
@@ -367,8 +235,8 @@ func (j *Journal) Close() error {
 		j.discard()
 		return nil
 	}
-	var syncErr error
-	if !j.readOnly {
+	syncErr := j.sync.end()
+	if !j.readOnly && syncErr == nil {
 		syncErr = j.file.Sync()
 	}
 	if err := errors.Join(syncErr, j.file.Close()); err != nil {

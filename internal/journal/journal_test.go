@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -113,8 +114,9 @@ func TestResume(t *testing.T) {
 	}
 }
 
-// TestCutAnywhere cuts a journal off after every byte, goes on with what is
-// left, and finds the same targets done in the end.
+// TestCutAnywhere cuts a journal off after every byte, or replaces all behind it
+// by the zeros of a file system that had made room for it and more. It goes on
+// with what is left, and finds the same targets done in the end.
 func TestCutAnywhere(t *testing.T) {
 	t.Parallel()
 	name := filepath.Join(t.TempDir(), "journal")
@@ -125,37 +127,96 @@ func TestCutAnywhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for n := range len(whole) + 1 {
-		lines := bytes.Count(whole[:n], []byte("\n"))
-		if err := os.WriteFile(name, whole[:n], 0o600); err != nil {
-			t.Fatal(err)
-		}
-		list := listOf(t, serials...)
-		j, err := Open(t.Context(), name, false, list, agreed)
-		if err != nil {
-			t.Fatalf("%d bytes: %v", n, err)
-		}
-		if found := j.Found(); found.Done != max(0, lines-1) || (found.Header != nil) != (lines > 0) || found.OtherTargets {
-			t.Fatalf("%d bytes: found %+v", n, found)
-		}
-		if got := doneIn(list); !slices.Equal(got, serials[:max(0, lines-1)]) {
-			t.Fatalf("%d bytes: done are %v", n, got)
-		}
-		if err := j.Begin(Header{CA: "https://ca", Root: "f00", Targets: 3, TargetsDigest: list.Digest()}); err != nil {
-			t.Fatalf("%d bytes: %v", n, err)
-		}
-		for i, target := range list.All {
-			if !target.Done {
-				if err := j.Write(revoked(serials[i], "2026-01-02T03:04:0"+string(rune('5'+i))+"Z")); err != nil {
-					t.Fatalf("%d bytes: %v", n, err)
-				}
+	last := bytes.LastIndexByte(whole[:len(whole)-1], '\n')
+	for _, room := range []int{0, 4096, 3 * target.MaxLine} {
+		for n := range len(whole) + 1 {
+			if room > 0 && n < last || room > 4096 && n%50 > 0 {
+				continue // these take time
+			}
+			left := append(bytes.Clone(whole[:n]), make([]byte, room)...)
+			if err := os.WriteFile(name, left, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			lines := bytes.Count(whole[:n], []byte("\n"))
+			if err := goOn(t, name, serials, max(0, lines-1), lines > 0); err != nil {
+				t.Fatalf("%d bytes and %d zeros: %v", n, room, err)
+			}
+			if got, err := os.ReadFile(name); err != nil || !bytes.Equal(got, whole) {
+				t.Fatalf("%d bytes and %d zeros: %v, the journal is now\n%s", n, room, err, got)
 			}
 		}
-		if err := j.Close(); err != nil {
-			t.Fatalf("%d bytes: %v", n, err)
+	}
+}
+
+// goOn goes on with a journal in which the first of the serial numbers are done.
+func goOn(t *testing.T, name string, serials []string, done int, hasHeader bool) error {
+	list := listOf(t, serials...)
+	j, err := Open(t.Context(), name, false, list, agreed)
+	if err != nil {
+		return err
+	}
+	if found := j.Found(); found.Done != done || (found.Header != nil) != hasHeader || found.OtherTargets || found.Damaged > 0 {
+		return fmt.Errorf("found %+v", found)
+	}
+	if got := doneIn(list); !slices.Equal(got, serials[:done]) {
+		return fmt.Errorf("done are %v", got)
+	}
+	err = j.Begin(Header{CA: "https://ca", Root: "f00", Targets: len(serials), TargetsDigest: list.Digest()})
+	for i, target := range list.All {
+		if !target.Done && err == nil {
+			err = j.Write(revoked(serials[i], "2026-01-02T03:04:0"+string(rune('5'+i))+"Z"))
 		}
-		if got, err := os.ReadFile(name); err != nil || !bytes.Equal(got, whole) {
-			t.Fatalf("%d bytes: %v, the journal is now\n%s", n, err, got)
+	}
+	return errors.Join(err, j.Close())
+}
+
+// TestGaps reads journals in which zeros stand for what was never written, and
+// lines after it that were.
+func TestGaps(t *testing.T) {
+	t.Parallel()
+	serials := []string{"1", "2", "3", "4"}
+	original := filepath.Join(t.TempDir(), "journal")
+	fill(t, original, listOf(t, serials...), revoked("1", ""), revoked("2", ""), revoked("3", ""), revoked("4", ""))
+	text, err := os.ReadFile(original)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := bytes.SplitAfter(text, []byte("\n"))
+	begin := func(n int) int { return len(bytes.Join(lines[:n], nil)) } // of line n, from 0
+	for _, tt := range []struct {
+		name     string
+		from, to int // what is zero
+		more     string
+		done     string
+		damaged  int
+	}{
+		{"a whole line", begin(2), begin(3) - 1, "", "1 3 4", 1},
+		{"a line with its line break", begin(2), begin(3), "", "1 4", 1},
+		{"parts of two lines", begin(2) + 5, begin(3) + 5, "", "1 4", 1},
+		{"the end of the last line", begin(4) + 5, begin(5) - 1, "", "1 2 3", 0},
+		{"zeros at the end, with a line break", begin(5), begin(5), "\x00\x00\n", "1 2 3 4", 0},
+		{"pages of them", begin(5), begin(5), strings.Repeat("\x00", 2*target.MaxLine) + "\n", "1 2 3 4", 0},
+	} {
+		name := filepath.Join(t.TempDir(), "journal")
+		left := append(bytes.Clone(text), tt.more...)
+		clear(left[tt.from:tt.to])
+		if err := os.WriteFile(name, left, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // a run that goes on, and the one after it
+			list := listOf(t, serials...)
+			j, err := Open(t.Context(), name, false, list, agreed)
+			if err != nil {
+				t.Fatalf("%s: %v", tt.name, err)
+			}
+			if got := strings.Join(doneIn(list), " "); got != tt.done || j.Found().Damaged != tt.damaged {
+				t.Errorf("%s: done are %s, want %s; %d lines are damaged", tt.name, got, tt.done, j.Found().Damaged)
+			}
+			n := 0
+			err = errors.Join(j.Begin(Header{}), j.Write(&revocation.Object{Serial: "4", Status: revocation.Failed}), j.Outcomes(list, func(*revocation.Outcome) { n++ }), j.Close())
+			if err != nil || n != j.Found().Done {
+				t.Errorf("%s: %d outcomes, %v", tt.name, n, err)
+			}
 		}
 	}
 }
@@ -178,8 +239,14 @@ func TestRefused(t *testing.T) {
 		{"a torn later version", `{"journal":2,"c`, notOurs, newNameHint},
 		{"zeros", "\x00\x00\x00", notOurs, newNameHint},
 		{"a spoilt line", string(header) + "\nspoilt\n", "NAME, line 2 is not that of a journal", AnotherHint},
-		{"a line of zeros", string(header) + "\n\x00\x00\n", "NAME, line 2 is not that of a journal", AnotherHint},
-		{"a long line", string(header) + "\n" + strings.Repeat(" ", maxLine+1), "reading the journal: a line has more than 1048576 bytes", ""},
+		{"a line after gaps that is spoilt", string(header) + "\n\x00\x00\nspoilt\n", "NAME, line 3 is not that of a journal", AnotherHint},
+		{"a line of another program", string(header) + "\n{}\n", "NAME, line 2 is not that of a journal", AnotherHint},
+		{"a key twice", string(header) + "\n" + `{"serial":"1","status":"failed","status":"revoked"}` + "\n", "NAME, line 2 is not that of a journal", AnotherHint},
+		{"two journals in one", string(header) + "\n" + string(header) + "\n", "NAME, line 2 is not that of a journal", AnotherHint},
+		{"a header in another case", `{"JOURNAL":1}` + "\n", notOurs, newNameHint},
+		{"a header with gaps", string(header[:20]) + "\x00\n" + string(header) + "\n", notOurs, newNameHint},
+		{"a torn header with gaps", string(header[:5]) + "\x00\x00", notOurs, newNameHint},
+		{"a long line", string(header) + "\n" + strings.Repeat(" ", target.MaxLine+1), "reading the journal: a line has more than 1048576 bytes", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -78,7 +78,7 @@ func New(ctx context.Context, c Config, s *Settings, client *tls.Certificate) (*
 	}
 	var err error
 	if c.PasswordFile != "" {
-		if ca.password, err = input.Password(ctx, c.PasswordFile); err != nil {
+		if ca.password, err = input.Password(ctx, c.PasswordFile, "--ca-password-file"); err != nil {
 			return nil, err
 		}
 	}

@@ -3,9 +3,11 @@ package revocation
 import (
 	"encoding/json"
 	"fmt"
-	"strings"
-	"unicode"
 	"unicode/utf16"
+	"unicode/utf8"
+
+	"github.com/step-plugins/step-revoke-plugin/internal/problem"
+	"github.com/step-plugins/step-revoke-plugin/internal/target"
 )
 
 // An Object is the JSON form of an outcome, which the README documents.
@@ -45,27 +47,62 @@ func (o *Outcome) Object(ca string) *Object {
 	return j
 }
 
-// Line returns the object as one line of JSON, with its line break.
-func (j *Object) Line() ([]byte, error) { return Line(j) }
+// maxText bounds the texts in a line that would be too long, in characters.
+const maxText = 4000
+
+// MaxReason bounds the free text of a reason that a run may have, in bytes. It is
+// not cut: whoever goes on with a plan or a journal must find it whole. Escaped it
+// takes six times as much, and with the other texts of a line it stays below
+// target.MaxLine.
+const MaxReason = 100_000
+
+// Line returns the object as one line of JSON, with its line break. A line that
+// this program could not read again has no SANs, and its texts are cut: some of
+// the names would look like all of them, and an error is one even if it is cut.
+func (j *Object) Line() ([]byte, error) {
+	line, err := Line(j)
+	if err != nil || len(line) <= target.MaxLine {
+		return line, err
+	}
+	short := *j
+	short.SANs = nil
+	for _, text := range []*string{&short.AuthorizedBy, &short.CA, &short.Subject, &short.RequestID, &short.Error} {
+		*text = Cut(*text)
+	}
+	if len(short.Reason) > MaxReason { // somebody else's, as the CA has it on record
+		short.Reason = Cut(short.Reason)
+	}
+	return Line(&short)
+}
+
+// Cut returns at most maxText characters of a text, and shows that it is cut.
+func Cut(text string) string {
+	n := 0
+	for i := range text {
+		if n++; n > maxText {
+			return text[:i] + "…"
+		}
+	}
+	return text
+}
 
 // Line returns a value as one line of JSON, with its line break. Characters that
-// could do anything but appear are escaped in JSON's own way: the data stay
-// what they are.
+// could do anything but appear where they stand are escaped in JSON's own way:
+// the data stay what they are.
 func Line(value any) ([]byte, error) {
 	plain, err := json.Marshal(value)
 	if err != nil {
 		return nil, err
 	}
-	var b strings.Builder
+	line := make([]byte, 0, len(plain)+1)
 	for _, r := range string(plain) {
-		if unicode.IsPrint(r) {
-			b.WriteRune(r)
+		if problem.IsPlain(r) {
+			line = utf8.AppendRune(line, r)
 			continue
 		}
 		for _, unit := range utf16.Encode([]rune{r}) {
-			fmt.Fprintf(&b, `\u%04x`, unit)
+			line = fmt.Appendf(line, `\u%04x`, unit)
 		}
 	}
-	b.WriteByte('\n')
-	return []byte(b.String()), nil
+	return append(line, '\n'), nil
 }

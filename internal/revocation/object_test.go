@@ -65,7 +65,7 @@ func TestSchema(t *testing.T) {
 // the text stays what it is.
 func TestLine(t *testing.T) {
 	t.Parallel()
-	const nasty = "a\"b\nc\x1b[31m\u202e\u2028{{.}}😀\U000e0001"
+	const nasty = "a\"b\nc\x1b[31m\u202e\u2028{{.}}😀\U000e0001\u3164\ufe0f\u05d0"
 	cert := &x509.Certificate{
 		Subject: pkix.Name{CommonName: "mike"}, NotAfter: time.Now(), DNSNames: []string{nasty},
 		EmailAddresses: []string{"mike@example.com"}, IPAddresses: []net.IP{net.IPv6loopback}, URIs: []*url.URL{{Scheme: "spiffe", Host: "mike"}},
@@ -82,7 +82,7 @@ func TestLine(t *testing.T) {
 		o.Time, o.AuthorizedBy = time.Now(), "provisioner "+nasty
 		object := o.Object("https://ca")
 		line, err := object.Line()
-		if err != nil || bytes.Count(line, []byte("\n")) != 1 || bytes.ContainsAny(line, "\x1b\u2028\u202e\U000e0001") {
+		if err != nil || bytes.Count(line, []byte("\n")) != 1 || bytes.ContainsAny(line, "\x1b\u2028\u202e\U000e0001\u3164\ufe0f\u05d0") {
 			t.Errorf("%v: %q", err, line)
 		}
 		var again Object
@@ -91,6 +91,40 @@ func TestLine(t *testing.T) {
 		}
 		if failed := again.Error != ""; failed != (o.Status == Failed) {
 			t.Errorf("%s with the error %q", o.Status, again.Error)
+		}
+	}
+}
+
+// TestLongLine shows what is left of an object that has no room in a line.
+func TestLongLine(t *testing.T) {
+	t.Parallel()
+	long, escaped := strings.Repeat("x", target.MaxLine), strings.Repeat("\U000e0001", 5*maxText)
+	names := make([]string, 30_000)
+	for i := range names {
+		names[i] = fmt.Sprintf("2001:db8:1234:5678:9abc:def0:1234:%x", 0x1000+i)
+	}
+	for _, tt := range []struct {
+		name   string
+		object Object
+		want   Object
+	}{
+		{"short", Object{Subject: "CN=mike", SANs: names[:3]}, Object{Subject: "CN=mike", SANs: names[:3]}},
+		{"as long as may be", Object{Error: strings.Repeat("x", target.MaxLine-80)}, Object{Error: strings.Repeat("x", target.MaxLine-80)}},
+		{"names", Object{Subject: "CN=mike", SANs: names, Error: "no"}, Object{Subject: "CN=mike", Error: "no"}},
+		{"a reason on record", Object{Reason: long}, Object{Reason: Cut(long)}},
+		{"an error", Object{Error: long}, Object{Error: long[:maxText] + "…"}},
+		{"everything", Object{Reason: strings.Repeat("\x00", MaxReason), AuthorizedBy: escaped, CA: escaped, Subject: escaped, SANs: names, RequestID: escaped, Error: escaped},
+			Object{Reason: strings.Repeat("\x00", MaxReason), AuthorizedBy: Cut(escaped), CA: Cut(escaped), Subject: Cut(escaped), RequestID: Cut(escaped), Error: Cut(escaped)}},
+	} {
+		tt.object.Serial, tt.want.Serial = "1", "1"
+		before := tt.object
+		line, err := tt.object.Line()
+		if err != nil || len(line) > target.MaxLine {
+			t.Errorf("%s: %d bytes, %v", tt.name, len(line), err)
+		}
+		var got Object
+		if err := target.ReadObject(line, &got); err != nil || !reflect.DeepEqual(got, tt.want) || !reflect.DeepEqual(tt.object, before) {
+			t.Errorf("%s: %v, %.200q", tt.name, err, line)
 		}
 	}
 }

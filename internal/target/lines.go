@@ -1,9 +1,6 @@
 package target
 
-import (
-	"encoding/json"
-	"fmt"
-)
+import "fmt"
 
 // A Claim is what a line of our own JSON says about the run that has written it.
 type Claim struct {
@@ -24,17 +21,21 @@ func (r *reader) takeObject(line []byte) error {
 		return nil
 	}
 	var object struct {
-		Journal    int    `json:"journal"`
+		Journal    *int   `json:"journal"`
 		Serial     string `json:"serial"`
 		Status     string `json:"status"`
 		CA         string `json:"ca"`
 		ReasonCode *int   `json:"reasonCode"`
 		Reason     string `json:"reason"`
 	}
-	if err := json.Unmarshal(line, &object); err != nil {
+	if err := ReadObject(line, &object); err != nil {
 		return r.errorAt(r.line, " is not one of our JSON objects").Hint(kindHint)
 	}
-	isHeader := object.Journal != 0 // of a journal
+	r.objects++
+	isHeader := object.Journal != nil // of a journal
+	if isHeader && (r.objects > 1 || object.Serial != "") {
+		return r.errorAt(r.line, ": the header of a journal is its first line, and names no certificate").Hint(kindHint)
+	}
 	claim := Claim{Where: fmt.Sprintf("%s, line %d", r.notes.Name, r.line), CA: object.CA}
 	if object.Status == planned && !isHeader {
 		claim.Planned, claim.ReasonCode, claim.Reason = true, object.ReasonCode, object.Reason

@@ -16,50 +16,48 @@ func (r *reader) takeListed(line []byte) error {
 	switch {
 	case len(text) == 0:
 		return nil
-	case text[0] == '{' && !r.namesTargets:
+	case text[0] == '{' && r.numberLine == 0:
 		r.state = inObjects
 		return r.takeObject(line) // with what stands after #: it may be in a string
 	}
 	if err := r.takeSerial(string(text)); err != nil {
 		r.notAList, r.state = err, inProse
-		return nil
+		return r.takeProse(line)
 	}
-	r.namesTargets = true
+	r.noteNumber()
 	return nil
 }
 
-// showable matches lines that look like a serial number. Anything else might be
-// a secret and is not quoted.
-var showable = regexp.MustCompile(`^[-+]?(0[xX])?([0-9_]{1,60}|[0-9a-fA-F_]{1,42}|[0-9a-fA-F:]{1,62})$`)
+// showable matches what certainly is a mistyped serial number. Anything else might
+// be a secret, also hexadecimal digits ("openssl rand -hex 16"), and is not quoted.
+var showable = regexp.MustCompile(`^([0-9]{1,60}|0[xX][0-9a-fA-F]{0,42})$`)
 
 // takeSerial adds the target with a serial number.
 func (r *reader) takeSerial(text string) error {
 	serial, err := ParseSerial(text)
-	switch {
-	case err != nil && !showable.MatchString(text):
-		return r.errorAt(r.line, " is not a serial number").Hint(kindHint)
-	case err == nil:
+	if err == nil {
 		err = r.sources.checkSize(serial)
 	}
-	if err != nil {
+	switch {
+	case err == nil:
+		return r.add(serial, nil)
+	case showable.MatchString(text):
 		return problem.Wrap(err, "%s, line %d", r.notes.Name, r.line)
+	case serial != Serial{}:
+		return r.errorAt(r.line, ": the serial number is too small for an X.509 certificate of step-ca").Hint(smallHint)
 	}
-	r.add(serial, nil)
-	return nil
+	return r.errorAt(r.line, " is not a serial number").Hint("%s", hintFor(text))
 }
 
-// namesTarget tells whether a line among certificates is no mere text, but names
-// what somebody wants revoked. Numbers with colons do not count: openssl prints
-// them with a certificate.
-func namesTarget(line []byte) bool {
-	text, _, _ := strings.Cut(string(line), "#")
-	text = strings.TrimSpace(text)
-	if strings.HasPrefix(text, `{"serial"`) {
-		return true
+// hintFor says how to write what a line probably means, without a part of it.
+func hintFor(text string) string {
+	switch {
+	case bareHexSerial.MatchString(text):
+		return "write 0x in front if it is hexadecimal"
+	case text != "" && strings.Contains("+-", text[:1]) && isDecimal(text[1:]):
+		return noSign
+	case isDecimal(strings.ReplaceAll(text, "_", "")):
+		return noUnderscores
 	}
-	if !isDecimal(text) && !hexSerial.MatchString(text) {
-		return false
-	}
-	serial, err := ParseSerial(text)
-	return err != nil || !serial.isSmall()
+	return kindHint
 }

@@ -11,19 +11,50 @@ import (
 
 func isBegin(line []byte) bool { return bytes.HasPrefix(line, []byte("-----BEGIN ")) }
 
-// takeBetween takes a line between PEM blocks, where any text may stand.
-func (r *reader) takeBetween(line []byte) error {
-	if namesTarget(line) {
-		return r.mixed()
+// takeProse takes a line of other text, before the first PEM block or between two
+// of them. One that names what is to be revoked is an error, before the first
+// block as soon as it is clear that there is one: until then the file may be a
+// list with a mistake in it.
+func (r *reader) takeProse(line []byte) error {
+	wants := r.prose.wants(line)
+	if r.state == inPEM {
+		if wants {
+			return r.mixed(r.line)
+		}
+		return nil
+	}
+	if wants {
+		r.noteNumber()
+	}
+	if r.proseBytes += len(line) + 1; r.proseBytes > maxProse {
+		return r.notAList
 	}
 	return nil
 }
 
+// noteNumber notes where the first number stands.
+func (r *reader) noteNumber() {
+	if r.numberLine == 0 {
+		r.numberLine = r.line
+	}
+}
+
+// mixed is the error for a file with serial numbers and certificates.
+func (r *reader) mixed(line int) error {
+	return r.errorAt(line, ": serial numbers and certificates in one file").
+		Hint("a file of --from holds the ones or the others; more can be named with --cert and as arguments").
+		Hint("a line that is something else is passed over if it begins with #")
+}
+
 // beginBlock takes the first line of a PEM block.
 func (r *reader) beginBlock(line []byte) error {
-	if r.namesTargets {
-		return r.mixed()
+	switch {
+	case r.state == inList && r.numberLine > 0:
+		return r.mixed(r.line)
+	case r.state == inProse && r.numberLine > 0:
+		return r.mixed(r.numberLine)
 	}
+	r.prose = prose{}
 	r.block, r.blockLine = append(append(make([]byte, 0, 4<<10), line...), '\n'), r.line
 	return nil
 }
@@ -75,12 +106,11 @@ func (r *reader) takeCertificate(der []byte) error {
 	switch {
 	case cert.IsCA:
 		r.leaveOut(cert)
+		return nil
 	case !ok:
 		return r.errorAt(r.blockLine, ": the certificate that begins here has no valid serial number").Hint(serialBounds)
-	default:
-		r.add(serial, certificateIn(cert, fmt.Sprintf("%s, line %d,", r.notes.Name, r.blockLine)))
 	}
-	return nil
+	return r.add(serial, certificateIn(cert, fmt.Sprintf("%s, line %d,", r.notes.Name, r.blockLine)))
 }
 
 // leftOut is the certificate of a CA that stands between others.

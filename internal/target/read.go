@@ -84,7 +84,11 @@ func (l *List) addFile(ctx context.Context, file string) error {
 	case !ok:
 		return problem.New("the certificate in %s has no valid serial number", file).Hint(serialBounds)
 	}
-	l.Add(serial, certificateIn(leaf, file))
+	cert := certificateIn(leaf, file)
+	if err := l.checkSame(serial, cert); err != nil {
+		return err
+	}
+	l.Add(serial, cert)
 	l.Chain = certs
 	return nil
 }
@@ -102,8 +106,10 @@ func (s *Sources) checkSize(serial Serial) error {
 		return nil
 	}
 	return problem.New("the serial number %s is too small for an X.509 certificate of step-ca, whose serial numbers are 128 random bits", serial).
-		Hint("for an SSH certificate use 'step ssh revoke'; if it really is an X.509 certificate of this CA, add --allow-unknown")
+		Hint(smallHint)
 }
+
+const smallHint = "for an SSH certificate use 'step ssh revoke'; if it really is an X.509 certificate of this CA, add --allow-unknown"
 
 // readFrom adds what the file of --from names.
 func (l *List) readFrom(ctx context.Context, s Sources) (Notes, error) {
@@ -124,9 +130,8 @@ func (l *List) readFrom(ctx context.Context, s Sources) (Notes, error) {
 	return r.notes, nil
 }
 
-// The bounds of a file of --from, in bytes.
+// More bounds of a file of --from, in bytes.
 const (
-	maxLine  = 1 << 20
 	maxBlock = 1 << 20 // of PEM
 	maxProse = 1 << 20 // before the first certificate
 )
@@ -142,9 +147,11 @@ type reader struct {
 	line    int // the number of the line that is being read, from 1
 	state   state
 
-	notAList     error // what is wrong with the first line of the prose
-	namesTargets bool  // a line of the list or the prose looks like a serial number
-	proseBytes   int
+	notAList   error // what is wrong with the first line of the prose
+	prose      prose
+	proseBytes int
+	numberLine int // before the first PEM block, the first line that names a target; or 0
+	objects    int // how many lines of our own JSON were read
 
 	block     []byte // the PEM block that is being read, or nil
 	blockLine int    // where it begins
@@ -188,16 +195,16 @@ func (r *reader) open() error {
 // more of these marks.
 func (r *reader) read(in io.Reader) error {
 	lines := bufio.NewScanner(transform.NewReader(in, unicode.BOMOverride(encoding.Nop.NewDecoder())))
-	lines.Buffer(make([]byte, 0, 64<<10), maxLine)
+	lines.Buffer(make([]byte, 0, 64<<10), MaxLine)
 	for lines.Scan() {
 		r.line++
-		if err := r.take(bytes.TrimSpace(bytes.TrimPrefix(lines.Bytes(), []byte("\ufeff")))); err != nil {
+		if err := r.take(bytes.TrimPrefix(lines.Bytes(), []byte("\ufeff"))); err != nil {
 			return err
 		}
 	}
 	switch err := lines.Err(); {
 	case errors.Is(err, bufio.ErrTooLong):
-		return problem.New("%s, line %d has more than %d bytes", r.notes.Name, r.line+1, maxLine).Hint(kindHint)
+		return problem.New("%s, line %d has more than %d bytes", r.notes.Name, r.line+1, MaxLine).Hint(kindHint)
 	case err != nil:
 		return problem.New("reading what to revoke: %w", err)
 	case r.block != nil:
@@ -206,8 +213,9 @@ func (r *reader) read(in io.Reader) error {
 	return r.notAList
 }
 
-// take takes one line.
-func (r *reader) take(line []byte) error {
+// take takes one line. The white space around it matters in prose alone.
+func (r *reader) take(raw []byte) error {
+	line := bytes.TrimSpace(raw)
 	switch {
 	case r.block != nil:
 		return r.takeBlock(line)
@@ -217,33 +225,12 @@ func (r *reader) take(line []byte) error {
 		return r.errorAt(r.line, ": a certificate that does not begin or end on a line of its own").Hint("is there a line break missing?")
 	}
 	switch r.state {
-	case inProse:
-		return r.takeProse(line)
-	case inPEM:
-		return r.takeBetween(line)
+	case inProse, inPEM:
+		return r.takeProse(raw)
 	case inObjects:
 		return r.takeObject(line)
 	}
-	return r.takeListed(line)
-}
-
-// takeProse passes over a line, unless there are too many.
-func (r *reader) takeProse(line []byte) error {
-	r.namesTargets = r.namesTargets || namesTarget(line)
-	if r.proseBytes += len(line) + 1; r.proseBytes > maxProse {
-		return r.notAList
-	}
-	return nil
-}
-
-// mixed is the error for a file with serial numbers and certificates, one of
-// which may be mere text.
-func (r *reader) mixed() error {
-	if r.notAList != nil {
-		return r.notAList
-	}
-	return r.errorAt(r.line, ": serial numbers and certificates in one file").
-		Hint("a file of --from holds the ones or the others; more can be named with --cert and as arguments")
+	return r.takeListed(raw)
 }
 
 // nothing says what is in a file that names no certificate.
@@ -264,9 +251,13 @@ func (r *reader) errorAt(line int, format string, args ...any) *problem.Problem 
 }
 
 // add adds a target.
-func (r *reader) add(serial Serial, cert *Certificate) {
+func (r *reader) add(serial Serial, cert *Certificate) error {
+	if err := r.list.checkSame(serial, cert); err != nil {
+		return err
+	}
 	r.notes.Read++
 	if !r.list.Add(serial, cert) {
 		r.notes.Repeated++
 	}
+	return nil
 }

@@ -56,7 +56,12 @@ func isDecimal(s string) bool {
 	return s != "" && s[0] != '0' && strings.Trim(s, "0123456789") == ""
 }
 
-const serialBounds = "a serial number is positive and has at most 20 octets (RFC 5280)"
+// Hints for numbers that are no serial numbers.
+const (
+	serialBounds  = "a serial number is positive and has at most 20 octets (RFC 5280)"
+	noSign        = "a serial number is positive and has no sign"
+	noUnderscores = "write it without underscores"
+)
 
 // ParseSerial reads a serial number: decimal, hexadecimal behind 0x, or
 // hexadecimal bytes between colons. It refuses, with a hint, whatever could be
@@ -102,7 +107,7 @@ func badSerial(s string, exists func(string) bool) error {
 	case strings.HasPrefix(s, "eyJ"):
 		return problem.New("an argument is a token, not a serial number").Hint("use --token-file FILE, or --token")
 	case s[0] == '-' || s[0] == '+':
-		return err.Hint("a serial number is positive and has no sign")
+		return err.Hint(noSign)
 	case bare == "":
 		return problem.New("the serial number %.64s is zero", s).Hint(serialBounds)
 	case isDecimal(bare):
@@ -114,7 +119,7 @@ func badSerial(s string, exists func(string) bool) error {
 	case looksLikeFile(s) || exists != nil && exists(s):
 		return err.Hint("use --cert %.64s to revoke the certificate in a file", s)
 	case strings.Contains(s, "_"):
-		return err.Hint("write it without underscores")
+		return err.Hint(noUnderscores)
 	}
 	return err.Hint("write it in decimal, in hexadecimal with 0x in front, or as hexadecimal bytes with colons between them")
 }

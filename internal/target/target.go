@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -70,6 +71,21 @@ func (l *List) Add(s Serial, c *Certificate) (isNew bool) {
 	l.index[s] = uint32(len(l.All))
 	l.All = append(l.All, Target{Serial: s, Cert: c})
 	return true
+}
+
+// checkSame makes sure that the list has no other certificate with this serial
+// number. step-ca gives each number once, so one of the two is not the CA's.
+func (l *List) checkSame(s Serial, c *Certificate) error {
+	if c == nil {
+		return nil
+	}
+	t, found := l.Find(s)
+	if !found || t.Cert == nil || t.Cert.der == nil || bytes.Equal(t.Cert.der, c.der) {
+		return nil
+	}
+	return problem.New("the certificates in %s and %s have the same serial number, %s, but are not the same",
+		strings.TrimSuffix(t.Cert.source, ","), c.source, s).
+		Hint("at most one of them is the CA's: leave out the other")
 }
 
 // Find returns the target with this serial number. The pointer is good until

@@ -193,7 +193,7 @@ func await[T any](ctx context.Context, t terminal, prompt func(terminal) (T, err
 	if stderr.plain {
 		leave = "\n"
 	}
-	_, _ = t.tty.WriteString(leave)
+	patiently(func() { _, _ = t.tty.WriteString(leave) })
 	return answer, problem.ErrInterrupted
 }
 

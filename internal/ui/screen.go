@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"sync"
-	"time"
 
 	"golang.org/x/term"
 )
@@ -18,8 +17,8 @@ import (
 type screen struct {
 	file     *os.File
 	out      *stream // to that file
-	plain    bool // no escape sequences, even at a terminal
-	coloured bool // marks are coloured
+	plain    bool    // no escape sequences, even at a terminal
+	coloured bool    // marks are coloured
 
 	mu     sync.Mutex // for what follows, and for the order of what is printed
 	bottom string     // the bottom line, or empty
@@ -88,15 +87,7 @@ func (s *screen) farewell(err error) {
 			before = clearDown
 		}
 	}
-	printed := make(chan struct{})
-	go func() {
-		defer close(printed)
-		fmt.Fprintln(s.file, before+"error:", Printable(err.Error()))
-	}()
-	select {
-	case <-printed:
-	case <-time.After(patience):
-	}
+	patiently(func() { fmt.Fprintln(s.file, before+"error:", Printable(err.Error())) })
 }
 
 // isNewHint tells whether a hint was not printed before, and takes it for

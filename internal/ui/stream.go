@@ -26,6 +26,20 @@ type stream struct {
 // patience is how long a reader is waited for after a signal.
 const patience = 100 * time.Millisecond
 
+// patiently calls a function that writes, and leaves it behind if the reader does
+// not read.
+func patiently(write func()) {
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		write()
+	}()
+	select {
+	case <-written:
+	case <-time.After(patience):
+	}
+}
+
 // maxKept bounds the text that is kept for a reader, in bytes. The rest is lost:
 // such a reader is not there any more.
 const maxKept = 64 << 20

@@ -4,6 +4,7 @@ package ui
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -202,5 +203,39 @@ func TestBottomLine(t *testing.T) {
 	want := []string{bar, "\x1b[32m✔\x1b[0m above\r\n" + bar, "narrow\r\n", "error: interrupted\r\n", ""}
 	if !strings.HasPrefix(bar, "1 of 3 [") || !strings.HasSuffix(bar, " 1 failed\r") || strings.Join(parts, "|") != strings.Join(want, "|") || p.Interval() != barInterval {
 		t.Errorf("%q, want %q", parts, want)
+	}
+}
+
+// TestBlockedTerminal leaves a prompt at a terminal that takes no more text.
+func TestBlockedTerminal(t *testing.T) {
+	t.Parallel()
+	control, tty, err := pty.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer control.Close() // which ends what still writes
+	if err := tty.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	for full := make([]byte, 4096); err == nil; {
+		_, err = tty.Write(full)
+	}
+	if err := tty.SetWriteDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	left := make(chan error)
+	go func() {
+		_, err := await(ctx, terminal{tty: tty}, func(terminal) (any, error) { <-t.Context().Done(); return nil, nil })
+		left <- err
+	}()
+	select {
+	case err := <-left:
+		if !errors.Is(err, problem.ErrInterrupted) {
+			t.Errorf("error %v", err)
+		}
+	case <-time.After(time.Minute):
+		t.Error("the prompt is not left")
 	}
 }

@@ -158,16 +158,15 @@ func (debugLog) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// Printable escapes characters that could do anything but appear: control
-// characters, line breaks, direction marks and other invisible characters, and
-// bytes that are not UTF-8.
+// Printable escapes characters that could do anything but appear where they
+// stand (problem.IsPlain), and bytes that are not UTF-8.
 func Printable(s string) string {
 	var b strings.Builder
 	for i, r := range s {
 		switch {
 		case r == unicode.ReplacementChar && !strings.HasPrefix(s[i:], "\uFFFD"):
 			fmt.Fprintf(&b, `\x%02x`, s[i])
-		case unicode.IsPrint(r):
+		case problem.IsPlain(r):
 			b.WriteRune(r)
 		default:
 			b.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))

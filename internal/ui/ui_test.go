@@ -23,6 +23,7 @@ func TestPrintable(t *testing.T) {
 		{"\x1b[31mred\x07", `\x1b[31mred\a`},
 		{"right\u202eleft\u200b", `right\u202eleft\u200b`},
 		{"\u0085\u009b", `\u0085\u009b`},
+		{"admin\u3164\ufe0f\u2800 \u05d0\u05d1 12", `admin\u3164\ufe0f\u2800 \u05d0\u05d1 12`},
 		{"bad \xff\xfe utf", `bad \xff\xfe utf`},
 		{"\uFFFD", "\uFFFD"},
 	} {
