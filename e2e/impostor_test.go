@@ -42,9 +42,9 @@ exec sh all-ways $impostor $ca_fingerprint 'answered with another one'
 asked-for-root impostor 5
 exec sh all-ways $relay $ca_fingerprint 'signed by unknown authority'
 asked-for-root relay 5
-exec sh all-ways $impostor $relay_fingerprint 'answered with another one|differs from --fingerprint'
+exec sh all-ways $impostor $relay_fingerprint 'answered with another one|is not that of the root certificate that is trusted'
 asked-for-root impostor 4
-exec sh all-ways $ca_url $relay_fingerprint 'has no root certificate with the fingerprint|differs from --fingerprint'
+exec sh all-ways $ca_url $relay_fingerprint 'has no root certificate with the fingerprint|is not that of the root certificate that is trusted'
 unchanged
 env STEPPATH=$WORK/ca
 renews mike

@@ -4,17 +4,12 @@ package e2e
 
 import (
 	"bytes"
-	"errors"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
-	"github.com/creack/pty"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -81,16 +76,12 @@ type invocation struct {
 	dialogue string // what happens at the terminal, in the language of at-terminal
 }
 
-// A process is an invocation that was started.
-type process struct {
+// A running is an invocation that was started.
+type running struct {
+	*process
 	t              *testing.T
-	cmd            *exec.Cmd
-	timer          *time.Timer
+	dialogue       string
 	stdout, stderr bytes.Buffer
-
-	terminal *os.File // the side of the person, or nil
-	screen   *screen
-	dialogue string
 }
 
 // A result is what an invocation came to.
@@ -103,12 +94,11 @@ type result struct {
 // run runs the plugin to its end.
 func (c invocation) run(t *testing.T, ts *testscript.TestScript) result {
 	t.Helper()
-	return c.start(t, ts).wait()
+	return c.start(t, ts).result()
 }
 
-// start starts the plugin in a session of its own, which has the plugin's
-// process ID and holds the processes that the plugin starts.
-func (c invocation) start(t *testing.T, ts *testscript.TestScript) *process {
+// start starts the plugin.
+func (c invocation) start(t *testing.T, ts *testscript.TestScript) *running {
 	t.Helper()
 	cmd := exec.Command(ts.Getenv("plugin"), c.args...)
 	if c.asStep {
@@ -119,61 +109,35 @@ func (c invocation) start(t *testing.T, ts *testscript.TestScript) *process {
 		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
 	}
 	cmd.Env = append(append(cmd.Env, "TERM=xterm"), c.env...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	p := &process{t: t, cmd: cmd, dialogue: c.dialogue}
-	cmd.Stdout, cmd.Stderr = &p.stdout, &p.stderr
+	r := &running{process: newProcess(cmd), t: t, dialogue: c.dialogue}
+	cmd.Stdout, cmd.Stderr = &r.stdout, &r.stderr
 	if c.stdin != "" {
 		cmd.Stdin = strings.NewReader(c.stdin)
 	}
 	if c.terminal {
-		defer p.openTerminal().Close()
+		tty, err := r.openTerminal(&r.stderr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tty.Close()
+		cmd.Stdin, cmd.Stderr = tty, tty
 	}
-	if err := cmd.Start(); err != nil {
+	if err := r.process.start(tooLong); err != nil {
 		t.Fatal(err)
 	}
-	p.timer = time.AfterFunc(tooLong, p.kill)
-	return p
-}
-
-// openTerminal makes a pseudo-terminal and returns the side of the program.
-func (p *process) openTerminal() *os.File {
-	control, tty, err := pty.Open()
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	p.t.Cleanup(func() { control.Close() })
-	// Wide enough that nothing is wrapped; without a size nothing is drawn.
-	if err := pty.Setsize(control, &pty.Winsize{Rows: 50, Cols: 400}); err != nil {
-		p.t.Fatal(err)
-	}
-	p.terminal, p.screen = control, &screen{in: io.TeeReader(control, &p.stderr)}
-	p.cmd.Stdin, p.cmd.Stderr = tty, tty
-	p.cmd.SysProcAttr.Setctty = true
-	return tty
-}
-
-// kill ends the whole group: step leaves a plugin behind.
-func (p *process) kill() { _ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) }
-
-// wait has the dialogue and waits for the end of the program.
-func (p *process) wait() (r result) {
-	p.t.Helper()
-	if p.terminal != nil {
-		if err := converse(p.dialogue, p.screen, p.terminal, p.cmd.Process); err != nil {
-			p.t.Errorf("%v; the terminal shows\n%q", err, &p.screen.text)
-			p.kill()
-		}
-		for p.screen.read() == nil {
-		}
-		r.screen = p.screen.text.String()
-	}
-	err := p.cmd.Wait()
-	if !p.timer.Stop() {
-		p.t.Error("the program has not ended by itself")
-	}
-	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
-		p.t.Fatal(err)
-	}
-	r.code, r.stdout, r.stderr = p.cmd.ProcessState.ExitCode(), p.stdout.String(), p.stderr.String()
 	return r
+}
+
+// result has the dialogue and waits for the end of the program.
+func (r *running) result() result {
+	r.t.Helper()
+	err := r.wait(r.dialogue)
+	got := result{code: r.cmd.ProcessState.ExitCode(), stdout: r.stdout.String(), stderr: r.stderr.String()}
+	if r.screen != nil {
+		got.screen = r.screen.text.String()
+	}
+	if err != nil {
+		r.t.Errorf("%v; the terminal shows\n%q", err, got.screen)
+	}
+	return got
 }

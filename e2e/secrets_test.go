@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -13,12 +14,15 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/big"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -184,7 +188,8 @@ var flows = map[string][]flow{
 // of all processes.
 func TestSecrets(t *testing.T) {
 	t.Parallel()
-	f := &flowFixtures{}
+	f := &flowFixtures{watch: watch{seen: map[string]map[string]bool{}}}
+	go f.watch.run(t.Context())
 	runSession(t, secretsScript, map[string]func(*testscript.TestScript, []string){
 		"prepare-flows": func(ts *testscript.TestScript, _ []string) { f.prepare(ts) },
 		"run-flows": func(ts *testscript.TestScript, args []string) {
@@ -200,6 +205,7 @@ func TestSecrets(t *testing.T) {
 type flowFixtures struct {
 	fixtures
 	admin   *jose.JSONWebKey
+	watch   watch
 	watched atomic.Int32 // runs whose command lines were seen
 }
 
@@ -378,12 +384,11 @@ func (f *flowFixtures) run(t *testing.T, c flow, run invocation, fresh string) {
 	run.terminal = c.typed != ""
 	run.dialogue = strings.ReplaceAll(c.typed, "< ", "< "+f.Getenv("WORK")+"/")
 
-	p := run.start(t, f.TestScript)
-	over, commandLines := make(chan struct{}), make(chan string)
-	go func() { commandLines <- watchCommandLines(p.cmd.Process.Pid, over) }()
-	got := p.wait()
-	close(over)
-	processes := <-commandLines
+	started := run.start(t, f.TestScript)
+	session := started.cmd.Process.Pid
+	f.watch.add(session)
+	got := started.result()
+	processes := f.watch.commandLines(session)
 	output := got.stdout + got.stderr
 	if got.code != c.code {
 		t.Errorf("exit code %d, want %d\n%s", got.code, c.code, output)
@@ -399,34 +404,43 @@ func (f *flowFixtures) run(t *testing.T, c flow, run invocation, fresh string) {
 	}
 }
 
-// watchCommandLines collects the command lines of the processes of a session,
-// which the programs that are started in it stay in.
-func watchCommandLines(session int, over chan struct{}) string {
-	seen := map[string]bool{}
-	for {
-		stats, _ := filepath.Glob("/proc/[0-9]*/stat")
-		for _, stat := range stats {
-			b, err := os.ReadFile(stat)
+// A watch collects the command lines of the processes of sessions, which the
+// programs that are started in one stay in.
+type watch struct {
+	mu   sync.Mutex
+	seen map[string]map[string]bool // by session
+}
+
+func (w *watch) add(session int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.seen[strconv.Itoa(session)] = map[string]bool{}
+}
+
+// commandLines returns those of a session that has ended.
+func (w *watch) commandLines(session int) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return strings.Join(slices.Collect(maps.Keys(w.seen[strconv.Itoa(session)])), "\n")
+}
+
+// run looks at all processes every 10 ms until the context ends.
+func (w *watch) run(ctx context.Context) {
+	for ticks := time.NewTicker(10 * time.Millisecond); ctx.Err() == nil; <-ticks.C {
+		processes, _ := os.ReadDir("/proc")
+		for _, p := range processes {
+			stat, err := os.ReadFile("/proc/" + p.Name() + "/stat")
 			if err != nil {
-				continue
+				continue // it has ended, or is no process
 			}
 			// State, parent, group and session follow the name (proc(5)).
-			fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
-			pid := filepath.Base(filepath.Dir(stat))
-			if fields[3] != strconv.Itoa(session) {
-				continue
+			session := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))[3]
+			w.mu.Lock()
+			if seen := w.seen[session]; seen != nil {
+				line, _ := os.ReadFile("/proc/" + p.Name() + "/cmdline")
+				seen[string(line)] = true
 			}
-			line, _ := os.ReadFile("/proc/" + pid + "/cmdline")
-			seen[string(line)] = true
-		}
-		select {
-		case <-over:
-			var all strings.Builder
-			for line := range seen {
-				all.WriteString(line + "\n")
-			}
-			return all.String()
-		case <-time.After(20 * time.Millisecond):
+			w.mu.Unlock()
 		}
 	}
 }

@@ -45,47 +45,88 @@ func terminalMain() {
 }
 
 func runAtTerminal(dialogue string, piped bool, cmd *exec.Cmd) (int, error) {
-	control, tty, err := pty.Open()
+	p := newProcess(cmd)
+	tty, err := p.openTerminal(io.Discard)
 	if err != nil {
 		return 0, err
 	}
-	// Wide enough that nothing is wrapped; without a size nothing is drawn.
-	if err := pty.Setsize(control, &pty.Winsize{Rows: 50, Cols: 400}); err != nil {
-		return 0, err
-	}
 	cmd.Env = append(os.Environ(), "TERM=xterm")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	if piped {
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 		cmd.ExtraFiles, cmd.SysProcAttr.Ctty = []*os.File{tty}, 3
 	} else {
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
 	}
-	if err := cmd.Start(); err != nil {
+	err = p.start(tooLong / 2)
+	tty.Close()
+	if err != nil {
 		return 0, err
 	}
-	tty.Close()
-	// It kills the whole group, because step leaves the plugin behind.
-	kill := func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	timer := time.AfterFunc(tooLong/2, kill)
-	screen := &screen{in: control}
-	err = converse(dialogue, screen, control, cmd.Process)
-	if err != nil {
-		kill()
-	}
-	for screen.read() == nil {
-	}
-	wait := cmd.Wait()
-	if !timer.Stop() && err == nil {
-		err = errors.New("the program did not end after the dialogue")
-	}
+	err = p.wait(dialogue)
 	if !piped || err != nil {
-		fmt.Print(screen.text.String())
-	}
-	if exit := (*exec.ExitError)(nil); wait != nil && !errors.As(wait, &exit) {
-		return 0, wait
+		fmt.Print(p.screen.text.String())
 	}
 	return cmd.ProcessState.ExitCode(), err
+}
+
+// A process is a program in a session of its own, which has the program's
+// process ID and holds the processes that the program starts.
+type process struct {
+	cmd     *exec.Cmd
+	timer   *time.Timer
+	control *os.File // the person's side of its terminal, or nil
+	screen  *screen
+}
+
+func newProcess(cmd *exec.Cmd) *process {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	return &process{cmd: cmd}
+}
+
+// openTerminal gives the program a pseudo-terminal and returns the program's
+// side of it. All that is shown there is written to raw as well.
+func (p *process) openTerminal(raw io.Writer) (tty *os.File, err error) {
+	control, tty, err := pty.Open()
+	if err != nil {
+		return nil, err
+	}
+	p.control, p.screen = control, &screen{in: io.TeeReader(control, raw)}
+	p.cmd.SysProcAttr.Setctty = true
+	// Wide enough that nothing is wrapped; without a size nothing is drawn.
+	return tty, pty.Setsize(control, &pty.Winsize{Rows: 50, Cols: 400})
+}
+
+// start starts the program, which is killed if it takes longer than the limit.
+func (p *process) start(limit time.Duration) error {
+	if err := p.cmd.Start(); err != nil {
+		return err
+	}
+	p.timer = time.AfterFunc(limit, p.kill)
+	return nil
+}
+
+// kill ends the whole group: step leaves a plugin behind.
+func (p *process) kill() { _ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) }
+
+// wait has the dialogue, if there is a terminal, and waits for the end of the
+// program. An exit code is no error.
+func (p *process) wait(dialogue string) (err error) {
+	if p.control != nil {
+		defer p.control.Close()
+		if err = converse(dialogue, p.screen, p.control, p.cmd.Process); err != nil {
+			p.kill()
+		}
+		for p.screen.read() == nil {
+		}
+	}
+	ended := p.cmd.Wait()
+	if !p.timer.Stop() && err == nil {
+		err = errors.New("the program has not ended by itself")
+	}
+	if exit := (*exec.ExitError)(nil); !errors.As(ended, &exit) {
+		err = errors.Join(err, ended)
+	}
+	return err
 }
 
 // converse has the dialogue: it waits for questions and types answers.
