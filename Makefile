@@ -2,9 +2,10 @@
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 BUILD    = CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
-# Prints the path of step or step-ca, which it builds if Go's build cache has none. Most
-# of their packages are ours, too: with the same flags they are compiled once.
-TOOL     = CGO_ENABLED=0 GOFLAGS='-trimpath -buildvcs=false' go tool -modfile=tools/go.mod -n
+# With /go.mod or /VERSION/go.mod and the name of a tool it prints the path of that tool,
+# which it builds if Go's build cache has none. Most of the packages are ours, too: with
+# the same flags they are compiled once.
+TOOL     = CGO_ENABLED=0 GOFLAGS='-trimpath -buildvcs=false' go tool -n -modfile=tools
 # Built the way that releases are, linters find their compiled packages in the cache.
 LINT     = CGO_ENABLED=0 GOFLAGS=-trimpath
 # All packages but the sessions, which run alone: their scripts look at the time.
@@ -25,7 +26,7 @@ cross: ## check that every released system and architecture builds
 	done
 
 demo: build tools ## revoke certificates of a throwaway CA, as a transcript
-	@tools/demo.sh ./step-revoke-plugin "$$($(TOOL) step)" "$$($(TOOL) step-ca)"
+	@tools/demo.sh ./step-revoke-plugin "$$($(TOOL)/go.mod step)" "$$($(TOOL)/go.mod step-ca)"
 
 test: tools ## run all tests; TESTFLAGS adds flags of go test
 	@race=; if CGO_ENABLED=1 go build -race runtime/cgo 2>/dev/null; then race=-race; fi; \
@@ -45,4 +46,6 @@ lint: ## gofmt, go mod tidy, go vet, staticcheck
 	$(LINT) go tool -modfile=tools/lint/go.mod staticcheck -tags bench ./...
 
 tools: # takes minutes the first time
-	@for name in step step-ca; do echo "building $$name, unless it is cached"; $(TOOL) $$name >/dev/null || exit; done
+	@set -e; for tool in 'go.mod step' 'go.mod step-ca' 'v0.28.4/go.mod step-ca'; do \
+		echo "building tools/$$tool, unless it is cached"; $(TOOL)/$$tool >/dev/null; \
+	done

@@ -88,7 +88,7 @@ func cmdKilled(ts *testscript.TestScript, neg bool, args []string) {
 	journal := ts.MkAbs(args[1])
 	for range times {
 		cmd := exec.Command(ts.Getenv("plugin"), args[3:]...)
-		cmd.Dir, cmd.Env = ts.MkAbs("."), []string{"HOME=" + ts.Getenv("HOME"), "STEPPATH=" + ts.Getenv("STEPPATH"), "GORACE=" + ts.Getenv("GORACE")}
+		cmd.Dir, cmd.Env = ts.MkAbs("."), pluginEnv(ts)
 		var out bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &out, &out
 		before := countLines(journal)

@@ -257,7 +257,8 @@ func (s suite) Run() int {
 	return s.M.Run()
 }
 
-// took is how long each script has run, without the wait for its turn.
+// took is how long each script has run, without the wait for its turn. Of the
+// tests in Go that is with the wait of their parallel subtests.
 var took = struct {
 	sync.Mutex
 	scripts map[string]time.Duration

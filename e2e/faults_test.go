@@ -7,7 +7,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"io"
 	"maps"
@@ -16,7 +15,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -101,7 +99,7 @@ func (f *faulty) note(format string, args ...any) {
 // A proxy terminates TLS and hands on HTTP requests.
 type proxy struct {
 	*faulty
-	client http.Client
+	client *http.Client
 }
 
 type connKey struct{}
@@ -117,14 +115,9 @@ func cmdProxy(ts *testscript.TestScript, neg bool, args []string) {
 	f := newFaulty(ts, args[0])
 	crt, key := ts.MkAbs(args[0]+".crt"), ts.MkAbs(args[0]+".key")
 	ts.Check(f.ca.issue(ts.MkAbs(args[0]), []string{"127.0.0.1", "localhost"}))
-	root, err := certificateIn(filepath.Join(f.ca.dir, "certs", "root_ca.crt"))
+	client, err := f.ca.client()
 	ts.Check(err)
-	pool := x509.NewCertPool()
-	pool.AddCert(root)
-	p := &proxy{faulty: f, client: http.Client{
-		Timeout:   tooLong,
-		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true},
-	}}
+	p := &proxy{faulty: f, client: client}
 	server := &http.Server{
 		Handler: p,
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {

@@ -97,7 +97,9 @@ func (f *fixtures) key(name string, options ...pemutil.Options) crypto.Signer {
 
 // issuerKey is the key of the CA's intermediate certificate.
 func (f *fixtures) issuerKey() crypto.Signer {
-	return f.key("ca/secrets/intermediate_ca_key", pemutil.WithPasswordFile(f.MkAbs("ca/password")))
+	key, err := current(f.TestScript).issuerKey()
+	f.Check(err)
+	return key
 }
 
 // config is the ca.json of a CA.

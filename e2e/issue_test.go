@@ -202,25 +202,46 @@ func (ca *scriptCA) crl() (*x509.RevocationList, error) {
 	if err != nil {
 		return nil, err
 	}
-	issuer, err := certificateIn(filepath.Join(ca.dir, "certs", "intermediate_ca.crt"))
+	issuer, err := ca.issuerCertificate()
 	if err != nil {
 		return nil, err
 	}
 	return list, list.CheckSignatureFrom(issuer)
 }
 
-// get makes a request of the CA, as a relying party would.
-func (ca *scriptCA) get(path string) ([]byte, error) {
+// issuerCertificate is the CA's intermediate certificate.
+func (ca *scriptCA) issuerCertificate() (*x509.Certificate, error) {
+	return certificateIn(filepath.Join(ca.dir, "certs", "intermediate_ca.crt"))
+}
+
+// issuerKey is the key of the intermediate certificate.
+func (ca *scriptCA) issuerKey() (crypto.Signer, error) {
+	key, err := pemutil.Read(filepath.Join(ca.dir, "secrets", "intermediate_ca_key"), pemutil.WithPasswordFile(filepath.Join(ca.dir, "password")))
+	if err != nil {
+		return nil, err
+	}
+	return key.(crypto.Signer), nil
+}
+
+// client returns an HTTP client that trusts the CA's root certificate.
+func (ca *scriptCA) client() (*http.Client, error) {
 	root, err := certificateIn(filepath.Join(ca.dir, "certs", "root_ca.crt"))
 	if err != nil {
 		return nil, err
 	}
 	pool := x509.NewCertPool()
 	pool.AddCert(root)
-	client := http.Client{
-		Timeout:   tooLong,
-		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, DisableKeepAlives: true},
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true}
+	return &http.Client{Timeout: tooLong, Transport: transport}, nil
+}
+
+// get makes a request of the CA, as a relying party would.
+func (ca *scriptCA) get(path string) ([]byte, error) {
+	client, err := ca.client()
+	if err != nil {
+		return nil, err
 	}
+	defer client.CloseIdleConnections()
 	response, err := client.Get("https://" + ca.address + path)
 	if err != nil {
 		return nil, err
@@ -251,15 +272,15 @@ func cmdExpired(ts *testscript.TestScript, neg bool, args []string) {
 	ago, err := time.ParseDuration(args[1])
 	ts.Check(err)
 	ca := current(ts)
-	issuer, err := certificateIn(filepath.Join(ca.dir, "certs", "intermediate_ca.crt"))
+	issuer, err := ca.issuerCertificate()
 	ts.Check(err)
-	key, err := pemutil.Read(filepath.Join(ca.dir, "secrets", "intermediate_ca_key"), pemutil.WithPasswordFile(filepath.Join(ca.dir, "password")))
+	key, err := ca.issuerKey()
 	ts.Check(err)
 	serial := new(big.Int).SetBytes([]byte(rand.Text()[:16]))
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
 		SerialNumber: serial, Subject: pkix.Name{CommonName: args[0]}, DNSNames: []string{args[0]},
 		NotBefore: time.Now().Add(-ago - time.Hour), NotAfter: time.Now().Add(-ago),
-	}, issuer, key.(crypto.Signer).Public(), key)
+	}, issuer, key.Public(), key)
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".crt"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
 	ts.Setenv(args[0], serial.String())

@@ -97,6 +97,15 @@ func (c invocation) run(t *testing.T, ts *testscript.TestScript) result {
 	return c.start(t, ts).result()
 }
 
+// pluginEnv is the environment of the plugin.
+func pluginEnv(ts *testscript.TestScript) []string {
+	env := []string{"TERM=xterm"}
+	for _, name := range []string{"HOME", "STEPPATH", "PATH", "TMPDIR", "GORACE"} {
+		env = append(env, name+"="+ts.Getenv(name))
+	}
+	return env
+}
+
 // start starts the plugin.
 func (c invocation) start(t *testing.T, ts *testscript.TestScript) *running {
 	t.Helper()
@@ -104,11 +113,7 @@ func (c invocation) start(t *testing.T, ts *testscript.TestScript) *running {
 	if c.asStep {
 		cmd = exec.Command(filepath.Join(ts.Getenv("tools"), "step"), append([]string{"revoke"}, c.args...)...)
 	}
-	cmd.Dir = ts.Getenv("WORK")
-	for _, name := range []string{"HOME", "STEPPATH", "PATH", "TMPDIR", "GORACE"} {
-		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
-	}
-	cmd.Env = append(append(cmd.Env, "TERM=xterm"), c.env...)
+	cmd.Dir, cmd.Env = ts.Getenv("WORK"), append(pluginEnv(ts), c.env...)
 	r := &running{process: newProcess(cmd), t: t, dialogue: c.dialogue}
 	cmd.Stdout, cmd.Stderr = &r.stdout, &r.stderr
 	if c.stdin != "" {
