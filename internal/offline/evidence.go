@@ -1,0 +1,79 @@
+package offline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/smallstep/certificates/db"
+
+	"github.com/step-plugins/step-revoke-plugin/internal/problem"
+	"github.com/step-plugins/step-revoke-plugin/internal/revocation"
+	"github.com/step-plugins/step-revoke-plugin/internal/target"
+)
+
+// Evidence is the CA's database, and the CRL in it, which is built before. A CRL
+// that cannot be read is no error here: WhyMissing tells.
+func (ca *CA) Evidence(ctx context.Context) (revocation.Evidence, error) {
+	crl, err := ca.storedCRL(ctx)
+	if ca.abandoned {
+		return nil, err
+	}
+	return &evidence{ca: ca, crl: crl, noCRL: err}, nil
+}
+
+// storedCRL reads the CRL in the CA's database.
+func (ca *CA) storedCRL(ctx context.Context) (*revocation.CRL, error) {
+	if !ca.settings.CA.CRL.IsEnabled() {
+		return nil, problem.New("the CA has no CRL").Hint(revocation.NoCRLHint)
+	}
+	if err := ca.buildCRL(); err != nil {
+		return nil, err
+	}
+	store, ok := ca.authority.GetDatabase().(db.CertificateRevocationListDB)
+	if !ok {
+		return nil, errors.New("the CA's database cannot hold a CRL")
+	}
+	var stored *db.CertificateRevocationListInfo
+	err := ca.withTimeout(ctx, func() (err error) {
+		stored, err = store.GetCRL()
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading the CRL in the CA's database: %w", err)
+	}
+	issuers, _ := ca.Issuers(ctx)
+	return revocation.ReadCRL(stored.DER, issuers)
+}
+
+// evidence is the record of each revocation in the CA's database, and the CRL
+// there.
+type evidence struct {
+	ca    *CA
+	crl   *revocation.CRL // nil if there is none
+	noCRL error           // why there is none
+}
+
+// Find returns the record of a certificate, or nil if there is none.
+func (e *evidence) Find(ctx context.Context, serial target.Serial) (*revocation.Record, error) {
+	var info *db.RevokedCertificateInfo
+	err := e.ca.withTimeout(ctx, func() (err error) {
+		info, err = e.ca.database.Revocation(serial.String())
+		return err
+	})
+	if err != nil || info == nil {
+		return nil, err
+	}
+	return &revocation.Record{
+		Code: &info.ReasonCode, Text: info.Reason, Time: info.RevokedAt,
+		Listed: e.crl != nil && e.crl.Lists(serial),
+	}, nil
+}
+
+// WhyMissing says why a revoked certificate is not in the CRL.
+func (e *evidence) WhyMissing() error {
+	if e.noCRL != nil {
+		return e.noCRL
+	}
+	return problem.New("the CRL in the CA's database, number %s, does not have it", e.crl.Number()).Hint(rebuildHint)
+}
