@@ -2,7 +2,6 @@ package offline
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/smallstep/certificates/db"
@@ -27,16 +26,12 @@ func (ca *CA) storedCRL(ctx context.Context) (*revocation.CRL, error) {
 	if !ca.settings.CA.CRL.IsEnabled() {
 		return nil, problem.New("the CA has no CRL").Hint(revocation.NoCRLHint)
 	}
-	if err := ca.buildCRL(); err != nil {
+	if err := ca.buildCRL(ctx); err != nil {
 		return nil, err
-	}
-	store, ok := ca.authority.GetDatabase().(db.CertificateRevocationListDB)
-	if !ok {
-		return nil, errors.New("the CA's database cannot hold a CRL")
 	}
 	var stored *db.CertificateRevocationListInfo
 	err := ca.withTimeout(ctx, func() (err error) {
-		stored, err = store.GetCRL()
+		stored, err = ca.store.GetCRL()
 		return err
 	})
 	if err != nil {
@@ -75,5 +70,5 @@ func (e *evidence) WhyMissing() error {
 	if e.noCRL != nil {
 		return e.noCRL
 	}
-	return problem.New("the CRL in the CA's database, number %s, does not have it", e.crl.Number()).Hint(rebuildHint)
+	return problem.New("the CRL in the CA's database, number %s, does not have it", e.crl.Number()).Hint("%s", e.ca.crlHint())
 }

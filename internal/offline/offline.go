@@ -45,6 +45,8 @@ type Config struct {
 	PasswordFile string // with the password of the CA's key; empty: it is asked for
 	AllowUnknown bool   // revoke certificates too that the database does not know
 	LookOnly     bool   // no key is read and no CRL built
+	Force        bool   // revoke although the CA's database cannot hold the CRL
+	ReasonCode   int    // of the revocations, which takes room in the CRL
 	Timeout      time.Duration
 }
 
@@ -60,16 +62,34 @@ type CA struct {
 	noSigner  error         // why there is no signer
 	running   *config.Config
 	database  *database.DB
+	store     *store
 	authority *authority.Authority
-	contacted bool           // somebody has tried to open the database
-	abandoned bool           // a step still runs in the background: see withTimeout
-	sent      sync.WaitGroup // revocations at a database server
-	staleCRL  atomic.Bool    // the CRL may be out of date
+	contacted bool            // somebody has tried to open the database
+	abandoned bool            // a step still runs in the background: see withTimeout
+	sent      sync.WaitGroup  // revocations at a database server
+	staleCRL  atomic.Bool     // the CRL may be out of date
+	overflow  *tooLarge       // the next CRL, if the database has no room for it
+	crlBy     context.Context // ends crlGrace after a signal
+	closeBy   context.Context // ends closeGrace after a signal
+}
+
+// How long after a signal the CRL may take, and then the database to be closed.
+// Both are less than the process has, which is to say what is missing.
+const (
+	crlGrace   = 3 * time.Second
+	closeGrace = 4 * time.Second
+)
+
+// afterwards returns a context that ends a while after ctx.
+func afterwards(ctx context.Context, while time.Duration) context.Context {
+	later, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	context.AfterFunc(ctx, func() { time.AfterFunc(while, cancel) })
+	return later
 }
 
 // New makes sure that nothing but the database is left to open.
 func New(ctx context.Context, c Config, s *Settings, client *tls.Certificate) (*CA, error) {
-	ca := &CA{config: c, settings: s}
+	ca := &CA{config: c, settings: s, crlBy: afterwards(ctx, crlGrace), closeBy: afterwards(ctx, closeGrace)}
 	if client != nil {
 		ca.client = client.Leaf
 	}
@@ -176,6 +196,21 @@ func (ca *CA) withTimeout(ctx context.Context, step func() error) error {
 	if ca.inFiles() {
 		return step()
 	}
+	return ca.await(ctx, time.After(ca.config.Timeout), step)
+}
+
+// finish takes one of the last steps as withTimeout does, but a database in files
+// has time until ctx ends, too.
+func (ca *CA) finish(ctx context.Context, step func() error) error {
+	var timeout <-chan time.Time
+	if !ca.inFiles() {
+		timeout = time.After(ca.config.Timeout)
+	}
+	return ca.await(ctx, timeout, step)
+}
+
+// await takes a step until ctx ends or the timeout is over.
+func (ca *CA) await(ctx context.Context, timeout <-chan time.Time, step func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- step() }()
 	select {
@@ -184,7 +219,7 @@ func (ca *CA) withTimeout(ctx context.Context, step func() error) error {
 	case <-ctx.Done():
 		ca.abandoned = true
 		return problem.ErrInterrupted
-	case <-time.After(ca.config.Timeout):
+	case <-timeout:
 		ca.abandoned = true
 		return problem.New("the CA's database server did not answer within %s", ca.config.Timeout).
 			Hint("check the server; --timeout gives it longer")
@@ -192,7 +227,8 @@ func (ca *CA) withTimeout(ctx context.Context, step func() error) error {
 }
 
 // Open asks for what signing a CRL takes, opens the database, starts the
-// authority on it, and makes sure that the CA knows every target.
+// authority on it, and makes sure that the CA knows every target and that the
+// database has room for the CRL.
 func (ca *CA) Open(ctx context.Context, list *target.List) error {
 	if err := ca.prepareCRL(ctx); err != nil {
 		return err
@@ -201,7 +237,10 @@ func (ca *CA) Open(ctx context.Context, list *target.List) error {
 	if err := ca.withTimeout(ctx, func() error { return ca.start(ctx) }); err != nil {
 		return err
 	}
-	return ca.checkKnown(ctx, list)
+	if err := ca.checkKnown(ctx, list); err != nil {
+		return err
+	}
+	return ca.checkRoom(ctx, list)
 }
 
 // start opens the database and starts the authority on it.
@@ -212,8 +251,9 @@ func (ca *CA) start(ctx context.Context) (err error) {
 	if ca.running, err = ca.reducedConfig(ctx); err != nil {
 		return err
 	}
+	ca.store = &store{DB: &db.DB{DB: ca.database}, number: -1}
 	ca.authority, err = authority.New(ca.running,
-		authority.WithDatabase(&db.DB{DB: ca.database}),
+		authority.WithDatabase(ca.store),
 		authority.WithKeyManager(&softkms.SoftKMS{}),
 		authority.WithX509SignerFunc(func() ([]*x509.Certificate, crypto.Signer, error) { return ca.chain, ca.signer, nil }),
 		authority.WithX509RootCerts(ca.settings.Roots...),
@@ -262,8 +302,9 @@ func (uninitialized) Init(provisioner.Config) error {
 // GetType hides the type: for SCEP the authority would look for a decryption key.
 func (uninitialized) GetType() provisioner.Type { return 0 }
 
-// checkKnown makes sure that the CA's database knows the targets, and completes
-// them with what it knows.
+// checkKnown makes sure that the CA's database knows the targets, and takes over
+// what it knows about them. A certificate that authorizes its own revocation must
+// be in the database, whatever is allowed: anybody can make one with its number.
 func (ca *CA) checkKnown(ctx context.Context, list *target.List) error {
 	for i := range list.All {
 		if ctx.Err() != nil {
@@ -272,21 +313,24 @@ func (ca *CA) checkKnown(ctx context.Context, list *target.List) error {
 		t := &list.All[i]
 		var cert *x509.Certificate
 		err := ca.withTimeout(ctx, func() (err error) {
-			cert, err = ca.authority.GetDatabase().GetCertificate(t.Serial.String())
+			cert, err = ca.store.GetCertificate(t.Serial.String())
 			return err
 		})
-		switch {
+		switch missing := nosql.IsErrNotFound(err); {
 		case ca.abandoned:
 			return err
-		case err == nil && t.Cert == nil:
+		case err != nil && !missing:
+			return problem.New("looking up the serial number %s in the CA's database: %w", t.Serial, err)
+		case missing && !ca.config.AllowUnknown:
+			return problem.New("the CA's database knows no certificate with the serial number %s", t.Serial).
+				Hint("check the number; --allow-unknown accepts it all the same")
+		case ca.client != nil && (missing || !ca.client.Equal(cert)):
+			return problem.New("the certificate in --cert is not the one that the CA has issued with the serial number %s, and cannot authorize its revocation", t.Serial).
+				Hint("leave out --key to revoke it with a provisioner")
+		case !missing:
 			known := target.CertificateOf(cert)
 			// Without the DER, whose issuer is clear: there may be a million of them.
 			t.Cert = &target.Certificate{Subject: known.Subject, SANs: known.SANs, NotAfter: known.NotAfter}
-		case nosql.IsErrNotFound(err) && !ca.config.AllowUnknown:
-			return problem.New("the CA's database knows no certificate with the serial number %s", t.Serial).
-				Hint("check the number; --allow-unknown accepts it all the same")
-		case err != nil && !nosql.IsErrNotFound(err):
-			return problem.New("looking up the serial number %s in the CA's database: %w", t.Serial, err)
 		}
 	}
 	return nil
@@ -298,27 +342,45 @@ func (ca *CA) Close(ctx context.Context) error {
 	if !ca.awaitSent(ctx) {
 		ca.abandoned = true
 	}
-	if ca.abandoned {
-		if ca.settings.CA.CRL.IsEnabled() && ca.staleCRL.Load() {
-			return noCRL(errors.New("the CA's database server does not answer"))
-		}
-		return nil
+	var crlErr error
+	switch {
+	case !ca.abandoned:
+		crlErr = ca.buildCRL(ctx)
+	case ca.settings.CA.CRL.IsEnabled() && ca.staleCRL.Load():
+		crlErr = ca.noCRL(errors.New("the CA's database server does not answer"))
 	}
-	var crlErr, shutdownErr, closeErr error
+	return errors.Join(crlErr, ca.shutDown())
+}
+
+// shutDown shuts the authority and its database down, unless something still
+// uses them in the background.
+func (ca *CA) shutDown() error {
+	if ca.abandoned {
+		return ca.notClosed()
+	}
+	var shutdownErr, closeErr error
 	if ca.authority != nil {
-		if crlErr = ca.buildCRL(); ca.abandoned {
-			return crlErr
-		}
 		if err := ca.authority.Shutdown(); err != nil {
 			shutdownErr = problem.New("shutting the authority down: %w", err)
 		}
 		ca.authority = nil
 	}
 	if ca.database != nil {
-		closeErr = ca.database.Close()
+		if closeErr = ca.finish(ca.closeBy, ca.database.Close); ca.abandoned {
+			closeErr = ca.notClosed()
+		}
 		ca.database = nil
 	}
-	return errors.Join(crlErr, shutdownErr, closeErr)
+	return errors.Join(shutdownErr, closeErr)
+}
+
+// notClosed returns the problem that the database is still open. A connection to
+// a server ends with the process.
+func (ca *CA) notClosed() error {
+	if !ca.inFiles() {
+		return nil
+	}
+	return problem.New("the CA's database was not closed").Hint("step-ca repairs it when it starts")
 }
 
 // awaitSent waits for revocations that went unanswered, so that a CRL that is
