@@ -2,10 +2,12 @@ package offline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/smallstep/certificates/db"
 
+	"github.com/step-plugins/step-revoke-plugin/internal/database"
 	"github.com/step-plugins/step-revoke-plugin/internal/problem"
 	"github.com/step-plugins/step-revoke-plugin/internal/revocation"
 	"github.com/step-plugins/step-revoke-plugin/internal/target"
@@ -71,4 +73,54 @@ func (e *evidence) WhyMissing() error {
 		return e.noCRL
 	}
 	return problem.New("the CRL in the CA's database, number %s, does not have it", e.crl.Number()).Hint("%s", e.ca.crlHint())
+}
+
+// Recheck clears the Done of targets that the database does not say are revoked,
+// whatever a journal says: the database is the truth. It returns how many. If it
+// cannot be read, none is done. An error may be a database.OwnerError.
+func Recheck(ctx context.Context, c Config, s *Settings, list *target.List) (cleared int, err error) {
+	if err = database.Check(s.CA.DB); err == nil {
+		cleared, err = recheck(ctx, &CA{config: c, settings: s}, list)
+		err = problem.Default(err, problem.Failed)
+	}
+	if err != nil {
+		for i := range list.All {
+			list.All[i].Done = false
+		}
+	}
+	return cleared, err
+}
+
+func recheck(ctx context.Context, ca *CA, list *target.List) (cleared int, err error) {
+	var opened *database.DB
+	err = ca.withTimeout(ctx, func() (err error) {
+		opened, err = ca.openDatabase()
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	for i := range list.All {
+		t, revoked := &list.All[i], false
+		if !t.Done {
+			continue
+		}
+		if err = problem.ErrInterrupted; ctx.Err() == nil {
+			err = ca.withTimeout(ctx, func() (err error) {
+				revoked, err = (&db.DB{DB: opened}).IsRevoked(t.Serial.String())
+				return err
+			})
+		}
+		if err != nil {
+			break
+		}
+		if !revoked {
+			t.Done = false
+			cleared++
+		}
+	}
+	if ca.abandoned {
+		return cleared, err
+	}
+	return cleared, errors.Join(err, opened.Close())
 }
