@@ -246,7 +246,7 @@ func readWho(c *cli.Context, on given) (authorize.Config, error) {
 func (o *options) findOffline(c *cli.Context) (err error) {
 	o.offline = &offline.Config{
 		File: c.String("ca-config"), PasswordFile: c.String("ca-password-file"),
-		AllowUnknown: o.allowUnknown, LookOnly: o.looksOnly(), Timeout: c.Duration("timeout"),
+		AllowUnknown: o.allowUnknown, LookOnly: o.looksOnly(), Force: o.force, Timeout: c.Duration("timeout"),
 	}
 	if o.offline.File == "" {
 		o.offline.File = step.CaConfigFile()

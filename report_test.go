@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/step-plugins/step-revoke-plugin/internal/offline"
 	"github.com/step-plugins/step-revoke-plugin/internal/online"
 	"github.com/step-plugins/step-revoke-plugin/internal/problem"
 	"github.com/step-plugins/step-revoke-plugin/internal/revocation"
@@ -45,6 +46,7 @@ func TestVerify(t *testing.T) {
 		name     string
 		records  [3]*revocation.Record
 		err      error
+		offline  bool
 		want     string // status, verified and reason of each
 		wantErr  string
 		wantCode int
@@ -62,6 +64,9 @@ func TestVerify(t *testing.T) {
 			wantErr: "1 revocation is accepted, but not proven: not in the CRL yet", wantCode: problem.Incomplete,
 		},
 		{
+			name: "not in the CA's database", offline: true, want: "failed false -, unknown false -, failed false -",
+		},
+		{
 			name: "no evidence", err: errors.New("no CRL"), want: "revoked - keyCompromise, unknown - -, failed - -",
 			wantErr: "1 revocation is accepted, but not proven: no CRL", wantCode: problem.Incomplete,
 		},
@@ -71,6 +76,9 @@ func TestVerify(t *testing.T) {
 			ca := fakeCA{records: map[target.Serial]*revocation.Record{}, err: tt.err}
 			list := &target.List{All: make([]target.Target, 3)}
 			o := &options{verify: true, online: online.Config{URL: &url.URL{Scheme: "https", Host: "ca"}}}
+			if tt.offline {
+				o.offline = &offline.Config{File: "ca.json"}
+			}
 			r := newReport(o, list, revocation.Reason{Code: 1, Name: "keyCompromise"}, nil)
 			for i, status := range []revocation.Status{revocation.Revoked, revocation.Unknown, revocation.Failed} {
 				list.All[i].Serial = target.Serial{0: 1, 19: byte(i)}

@@ -64,7 +64,8 @@ func revoke(ctx context.Context, o *options) error {
 		return err
 	}
 	r := newReport(o, list, reason, j)
-	if r.left() > 0 || o.verify {
+	err = problem.Default(recheck(ctx, o, list, j), problem.Usage)
+	if err == nil && (r.left() > 0 || o.verify) {
 		err = problem.Default(attempt(ctx, o, list, r), problem.Usage)
 	}
 	return r.conclude(ctx, err) // which closes the journal
@@ -82,7 +83,7 @@ func attempt(ctx context.Context, o *options, list *target.List, r *report) (err
 			return err
 		}
 	}
-	ca, err := connect(ctx, o, credentials.Certificate())
+	ca, err := connect(ctx, o, r.reason.Code, credentials.Certificate())
 	if err != nil {
 		return err
 	}
@@ -233,6 +234,20 @@ func openJournal(ctx context.Context, o *options, list *target.List, reason revo
 	return j, nil
 }
 
+// recheck has the last word on what a journal says is revoked, where the CA's
+// database is at hand.
+func recheck(ctx context.Context, o *options, list *target.List, j *journal.Journal) error {
+	if o.offline == nil || j.Found().Done == 0 {
+		return nil
+	}
+	cleared, err := offline.Recheck(ctx, *o.offline, o.settings, list)
+	j.Recount(list)
+	if err == nil && cleared > 0 {
+		ui.Warn("%s in the journal, but not in the CA's database, which counts", ui.Count(cleared, "revocation is", "revocations are"))
+	}
+	return withCommand(err)
+}
+
 // journalHeader is the first line of a journal that this run begins.
 func journalHeader(o *options, list *target.List, reason revocation.Reason, authorizedBy string) journal.Header {
 	host, _ := os.Hostname()
@@ -326,24 +341,31 @@ func showTargets(o *options, list *target.List, r *report) {
 }
 
 // connect prepares the CA that the options name.
-func connect(ctx context.Context, o *options, client *tls.Certificate) (authority, error) {
+func connect(ctx context.Context, o *options, reasonCode int, client *tls.Certificate) (authority, error) {
 	var ca authority
 	var err error
 	if o.offline == nil {
 		ca, err = online.Connect(ctx, o.online, client)
 	} else {
-		ca, err = offline.New(ctx, *o.offline, o.settings, client)
-	}
-	if foreign := (*database.OwnerError)(nil); errors.As(err, &foreign) {
-		return nil, problem.New("%w", err).Hint("run it as that user: %s", sudoCommand(foreign.Owner))
+		c := *o.offline
+		c.ReasonCode = reasonCode
+		ca, err = offline.New(ctx, c, o.settings, client)
 	}
 	if err != nil {
-		return nil, err
+		return nil, withCommand(err)
 	}
 	if o.dryRun {
 		return dryRun{ca}, nil
 	}
 	return ca, nil
+}
+
+// withCommand says how to run this as the user that the CA's database belongs to.
+func withCommand(err error) error {
+	if foreign := (*database.OwnerError)(nil); errors.As(err, &foreign) {
+		return problem.New("%w", err).Hint("run it as that user: %s", sudoCommand(foreign.Owner))
+	}
+	return err
 }
 
 // A dryRun is an authority that does everything but revoke.

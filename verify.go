@@ -56,7 +56,7 @@ func (r *report) verify(ctx context.Context, ca authority) error {
 // that cannot be read, a mere look has found out nothing.
 func (v *verification) look(ctx context.Context, o *revocation.Outcome) {
 	v.count(o, -1)
-	if ctx.Err() != nil {
+	if v.err == nil && ctx.Err() != nil {
 		v.err = problem.ErrInterrupted
 	}
 	var record *revocation.Record
@@ -64,6 +64,9 @@ func (v *verification) look(ctx context.Context, o *revocation.Outcome) {
 		record, v.err = v.evidence.Find(ctx, o.Target.Serial)
 	}
 	if v.err == nil {
+		if record == nil && o.Status.Done() && v.options.offline != nil { // the database is the truth
+			o.Answer = revocation.Answer{Status: revocation.Failed, Err: errors.New("the CA's database does not have its revocation")}
+		}
 		o.SetRecord(record)
 	} else if o.Status == revocation.Planned {
 		o.Status, o.Err = revocation.Unknown, v.err
@@ -77,7 +80,7 @@ func (v *verification) look(ctx context.Context, o *revocation.Outcome) {
 	}
 	if o.Status.Done() && o.Verified != nil && !*o.Verified {
 		v.missing++
-		v.mayHaveExpired = v.mayHaveExpired || o.Target.Cert == nil
+		v.mayHaveExpired = v.mayHaveExpired || o.Target.Cert == nil || o.Target.Cert.NotAfter.IsZero()
 	}
 	if v.err == nil {
 		v.say(o)

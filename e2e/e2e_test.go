@@ -42,6 +42,9 @@
 //	issue NAME... [flags of step ca certificate]
 //	    Issue NAME.crt with NAME.key; sets $NAME to its serial number, and
 //	    $NAME_hex to the same in hexadecimal.
+//	forged NAME VICTIM
+//	    Make NAME.crt, a certificate with the serial number of VICTIM.crt that
+//	    nobody but its own key NAME.key has signed, and that expires in a minute.
 //	expired NAME AGO
 //	    Make NAME.crt, a certificate that expired some time ago, as the CA would
 //	    have issued it then: signed with the CA's key and stored in its database.
@@ -62,6 +65,8 @@
 //	    The CRL has this number, which each new CRL raises by one.
 //	[!] recorded SERIAL
 //	    The CA's database holds a revocation; its JSON becomes stdout.
+//	all-listed LIST
+//	    The CA's CRL holds every serial number in the list.
 //	[!] all-recorded LIST
 //	    The CA's database holds a revocation of every serial number in the list.
 //	snapshot, unchanged
@@ -122,8 +127,9 @@
 //	        chaos       lose one reply in five, reset the connection of one request
 //	                    in ten, and take up to 10 ms more than the CA
 //	    and those of a relay pass, reset, silent (accept and say nothing), lose
-//	    (reset when the CA's log shows that it has answered a revocation) and
-//	    stop=TEXT (hand on nothing any more from where the client sends the text).
+//	    (reset when the CA's log shows that it has answered a revocation),
+//	    stop=TEXT (hand on nothing any more from where the client sends the text)
+//	    and hold=TEXT (wait there for "faults NAME held go" each time).
 //	full NAME
 //	    Listen on a loopback address, $NAME, that answers no connection attempt.
 //	serve NAME DIR
@@ -327,12 +333,14 @@ func scriptParams(dir string) testscript.Params {
 			"crl":          cmdCRL,
 			"recorded":     cmdRecorded,
 			"all-recorded": cmdAllRecorded,
+			"all-listed":   cmdAllListed,
 			"memory":       cmdMemory,
 			"snapshot":     cmdSnapshot,
 			"unchanged":    cmdUnchanged,
 			"exits":        cmdExits,
 			"objects":      cmdObjects,
 			"expired":      cmdExpired,
+			"forged":       cmdForged,
 
 			"excerpt":   cmdExcerpt,
 			"job":       cmdJob,

@@ -86,6 +86,13 @@ func (f *faulty) next(what string) string {
 	return queue[0]
 }
 
+// awaitGo waits for the command "faults NAME held go".
+func (f *faulty) awaitGo() {
+	for f.next("held") != "go" {
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
 // note writes a line to the log.
 func (f *faulty) note(format string, args ...any) {
 	f.mu.Lock()
@@ -155,9 +162,7 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			fault = "drop"
 		}
 	case "hold":
-		for p.next("held") != "go" {
-			time.Sleep(10 * time.Millisecond)
-		}
+		p.awaitGo()
 	}
 	if status, err := strconv.Atoi(fault[:min(3, len(fault))]); err == nil {
 		seconds, _ := strconv.Atoi(fault[min(4, len(fault)):])
@@ -296,6 +301,10 @@ func (f *faulty) relay(client net.Conn, fault string) {
 			f.note("stopped")
 			_, _ = io.Copy(io.Discard, client)
 			return
+		}
+		if text, ok := strings.CutPrefix(fault, "hold="); ok && bytes.Contains(buffer[:n], []byte(text)) {
+			f.note("held")
+			f.awaitGo()
 		}
 		// With TLS 1.3 the client needs no more of the CA once it sends more than a
 		// mere change_cipher_spec (RFC 8446, appendix D.4): that is the request.

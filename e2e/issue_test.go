@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"crypto"
+	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
@@ -262,6 +263,44 @@ func cmdCRLNumber(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	if list.Number.String() != args[0] {
 		ts.Fatalf("the CRL has the number %s", list.Number)
+	}
+}
+
+func cmdAllListed(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: all-listed LIST")
+	}
+	list, err := current(ts).crl()
+	ts.Check(err)
+	listed := map[string]bool{}
+	for _, e := range list.RevokedCertificateEntries {
+		listed[e.SerialNumber.String()] = true
+	}
+	for _, serial := range strings.Fields(ts.ReadFile(args[0])) {
+		if !listed[serial] {
+			ts.Fatalf("the CRL, number %s with %d entries, does not hold %s", list.Number, len(listed), serial)
+		}
+	}
+}
+
+func cmdForged(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: forged NAME VICTIM")
+	}
+	victim, err := certificateIn(ts.MkAbs(args[1] + ".crt"))
+	ts.Check(err)
+	public, key, err := ed25519.GenerateKey(rand.Reader)
+	ts.Check(err)
+	template := &x509.Certificate{
+		SerialNumber: victim.SerialNumber, Subject: victim.Subject, DNSNames: victim.DNSNames,
+		NotBefore: victim.NotBefore, NotAfter: time.Now().Add(time.Minute),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, public, key)
+	ts.Check(err)
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	ts.Check(err)
+	for name, block := range map[string]*pem.Block{".crt": {Type: "CERTIFICATE", Bytes: der}, ".key": {Type: "PRIVATE KEY", Bytes: pkcs8}} {
+		ts.Check(os.WriteFile(ts.MkAbs(args[0]+name), pem.EncodeToMemory(block), 0o600))
 	}
 }
 

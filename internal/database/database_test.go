@@ -149,3 +149,28 @@ func TestRevocation(t *testing.T) {
 		t.Errorf("44: %+v, %v", got, err)
 	}
 }
+
+// TestRoomOf shows what bounds a CRL on MySQL: the usual sizes of columns and
+// packets.
+func TestRoomOf(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		column, packet, want int64
+		remedy               string
+	}{
+		{1<<16 - 1, 1 << 24, 1<<16 - 1, "ALTER TABLE x509_crl MODIFY nvalue MEDIUMBLOB"},
+		{1<<24 - 1, 1 << 24, 1<<23 - 1024, "SET GLOBAL max_allowed_packet = 1073741824"},
+		{1<<24 - 1, 1 << 30, 1<<24 - 1, "ALTER TABLE x509_crl MODIFY nvalue LONGBLOB"},
+		{1<<32 - 1, 1 << 30, 1<<29 - 1024, "SET GLOBAL max_allowed_packet = 1073741824"},
+	} {
+		if got := roomOf(tt.column, tt.packet); got != (Room{tt.want, tt.remedy}) {
+			t.Errorf("%d, %d: %+v, want %d, %s", tt.column, tt.packet, got, tt.want, tt.remedy)
+		}
+	}
+	if room, err := CRLRoom(&db.Config{Type: "PostgreSQL", DataSource: "%"}); err != nil || room.Bytes != 0 {
+		t.Errorf("%+v, %v", room, err)
+	}
+	if _, err := CRLRoom(&db.Config{Type: "MySQL", DataSource: "step:sesame@tcp("}); err == nil || strings.Contains(err.Error(), "sesame") {
+		t.Errorf("%v", err)
+	}
+}

@@ -38,12 +38,15 @@ func checkServer(cfg *db.Config, quiet bool) error {
 	default:
 		return nil
 	}
-	if err != nil { // whose text may hold the password
-		return problem.New("the data source of the CA's database cannot be read").Hint(checkHint)
+	if err != nil {
+		return errSource
 	}
 	defer conn.Close()
 	return ping(conn)
 }
+
+// errSource takes the place of an error whose text may hold the password.
+var errSource = problem.New("the data source of the CA's database cannot be read").Hint(checkHint)
 
 func openPostgres(cfg *db.Config) (*sql.DB, error) {
 	source, err := pgx.ParseConfig(cfg.DataSource)
@@ -91,4 +94,45 @@ func isUnknownDatabase(err error) bool {
 	var pg *pgconn.PgError
 	var my *mysql.MySQLError
 	return errors.As(err, &pg) && pg.Code == "3D000" || errors.As(err, &my) && my.Number == 1049
+}
+
+// A Room is how many bytes the record of a CRL may have, and the statement with
+// which a database administrator makes more room. Without bytes there is no bound.
+type Room struct {
+	Bytes  int64
+	Remedy string
+}
+
+// CRLRoom asks for the room that a CRL has. Only MySQL and MariaDB have a bound:
+// step-ca makes a column of 64 KiB, unless somebody has changed its type, and
+// sends the value twice in one packet (nosql, mysql.go, createTableQry and
+// insertUpdateQry).
+func CRLRoom(cfg *db.Config) (Room, error) {
+	if !strings.EqualFold(cfg.Type, nosql.MySQLDriver) {
+		return Room{}, nil
+	}
+	conn, err := openMySQL(cfg)
+	if err != nil {
+		return Room{}, errSource
+	}
+	defer conn.Close()
+	var column, packet int64
+	err = conn.QueryRow("SELECT character_maximum_length, @@max_allowed_packet FROM information_schema.columns "+
+		"WHERE table_schema = DATABASE() AND table_name = 'x509_crl' AND column_name = 'nvalue'").Scan(&column, &packet)
+	if err != nil {
+		return Room{}, problem.New("asking for the size of the CRL's column in the CA's database: %w", err)
+	}
+	return roomOf(column, packet), nil
+}
+
+// roomOf returns the room in a column and in packets of these sizes, in bytes.
+func roomOf(column, packet int64) Room {
+	const rest, mediumBlob = 1 << 10, 1<<24 - 1 // of a packet; type of a column
+	switch twice := packet/2 - rest; {
+	case twice < column:
+		return Room{Bytes: twice, Remedy: "SET GLOBAL max_allowed_packet = 1073741824"}
+	case column < mediumBlob:
+		return Room{Bytes: column, Remedy: "ALTER TABLE x509_crl MODIFY nvalue MEDIUMBLOB"}
+	}
+	return Room{Bytes: column, Remedy: "ALTER TABLE x509_crl MODIFY nvalue LONGBLOB"}
 }

@@ -76,6 +76,17 @@ func (j *Journal) Found() Found {
 	return j.found
 }
 
+// Recount counts the targets that are done again, after somebody who knows better
+// than the journal has cleared the Done of some.
+func (j *Journal) Recount(list *target.List) {
+	j.found.Done = 0
+	for i := range list.All {
+		if list.All[i].Done {
+			j.found.Done++
+		}
+	}
+}
+
 // Open opens a journal, or makes it, and marks the targets as done that it says
 // are revoked. Nothing is written yet. An error of agree, which sees the header
 // of a journal that is there, is passed on. Without a name, and for a file that

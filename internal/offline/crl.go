@@ -1,204 +1,188 @@
 package offline
 
 import (
+	"bytes"
 	"context"
-	"crypto"
+	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"math/big"
+	"slices"
+	"time"
 
+	"github.com/smallstep/certificates/authority/config"
 	"github.com/smallstep/certificates/db"
-	kmsapi "go.step.sm/crypto/kms/apiv1"
-	"go.step.sm/crypto/kms/softkms"
+	"github.com/smallstep/nosql"
 
-	"github.com/step-plugins/step-revoke-plugin/internal/input"
+	"github.com/step-plugins/step-revoke-plugin/internal/database"
 	"github.com/step-plugins/step-revoke-plugin/internal/problem"
-	"github.com/step-plugins/step-revoke-plugin/internal/revocation"
-	"github.com/step-plugins/step-revoke-plugin/internal/target"
 	"github.com/step-plugins/step-revoke-plugin/internal/ui"
 )
 
-// prepareCRL gets the key that signs CRLs, if there are any to sign. Without the
-// key the run goes on; only a wrong password or a signal ends it.
-func (ca *CA) prepareCRL(ctx context.Context) (fatal error) {
-	if !ca.settings.CA.CRL.IsEnabled() || ca.config.LookOnly {
-		return nil
-	}
-	if ca.signer, ca.noSigner, fatal = ca.readSigner(ctx); fatal != nil {
-		return fatal
-	}
-	if ca.noSigner != nil {
-		ui.Warn("no new CRL will be made: %v", ca.noSigner)
-	}
-	return nil
+// A store is the CA's database as the authority sees it. A CRL takes the place
+// of the very CRL that was read before it was built: step-ca overwrites whatever
+// is there, and with it what only a CRL of a running CA has (authority/tls.go,
+// GenerateCertificateRevocationList).
+type store struct {
+	*db.DB
+	room    database.Room // that a CRL has
+	read    []byte        // the record of the CRL that was read last; nil: there was none
+	written []byte        // that of the one that was stored last
+	number  int64         // its number, or -1
 }
 
-// readSigner returns the key that signs CRLs, or why it cannot be had. A fatal
-// error must end the run.
-func (ca *CA) readSigner(ctx context.Context) (signer crypto.Signer, why, fatal error) {
-	cfg := ca.settings.CA
-	kmsType, err := kmsapi.TypeOf(cfg.IntermediateKey)
-	if cfg.KMS != nil && (err != nil || kmsType == kmsapi.DefaultKMS) {
-		kmsType, _ = cfg.KMS.GetType()
+// The table and the key of the CRL (db/db.go, crlTable and crlKey).
+var crlTable, crlKey = []byte("x509_crl"), []byte("crl")
+
+// errOvertaken says that another CRL was stored while this one was built.
+var errOvertaken = errors.New("a running CA has stored another CRL meanwhile")
+
+// GetCRL reads the CRL, and remembers it for StoreCRL.
+func (s *store) GetCRL() (*db.CertificateRevocationListInfo, error) {
+	var err error
+	s.read, err = s.Get(crlTable, crlKey)
+	if err != nil {
+		return nil, err
 	}
-	if kmsType != kmsapi.DefaultKMS && kmsType != kmsapi.SoftKMS {
-		return nil, fmt.Errorf("the CA's key is in a key management system (%s), which is not used offline", kmsType), nil
+	info := &db.CertificateRevocationListInfo{}
+	if err := json.Unmarshal(s.read, info); err != nil {
+		return nil, fmt.Errorf("reading the record of the CRL: %w", err)
 	}
-	signer, why, fatal = ca.readKey(ctx)
-	switch {
-	case why != nil || fatal != nil:
-		return nil, why, fatal
-	case !input.KeyFits(signer, ca.chain[0]):
-		return nil, fmt.Errorf("%s is not the key of %s", cfg.IntermediateKey, cfg.IntermediateCert), nil
-	}
-	return signer, nil, nil
+	info.Number = max(info.Number, s.number) // the next one is higher than both
+	return info, nil
 }
 
-// readKey reads the CA's key from its file, with the errors of readSigner. The
-// password comes from the password file, from ca.json, or from a person.
-func (ca *CA) readKey(ctx context.Context) (key crypto.Signer, why, fatal error) {
-	file, password := ca.settings.CA.IntermediateKey, ca.password
-	if password == nil {
-		password = []byte(ca.settings.CA.Password)
+// StoreCRL stores a CRL in the place of the one that was read. Its error may be
+// errOvertaken or a tooLarge.
+func (s *store) StoreCRL(info *db.CertificateRevocationListInfo) error {
+	record, err := json.Marshal(info)
+	if err != nil {
+		return err
 	}
-	key, encrypted, err := decrypt(file, password)
-	wrong := encrypted && input.IsWrongPassword(err)
-	switch {
-	case encrypted && len(password) == 0:
-		return ca.askForKey(ctx)
-	case wrong && ca.password != nil:
-		return nil, nil, problem.New("the password in %s does not fit the CA's key %s", ca.config.PasswordFile, file)
-	case wrong:
-		return nil, fmt.Errorf("the password in %s does not fit the CA's key", ca.config.File), nil
+	if err := checkFits(int64(len(record)), s.room); err != nil {
+		return err
 	}
-	return key, err, nil
-}
-
-// askForKey reads the CA's key with a password that a person types.
-func (ca *CA) askForKey(ctx context.Context) (key crypto.Signer, why, fatal error) {
-	file := ca.settings.CA.IntermediateKey
-	err := ui.AskPassword(ctx, "--ca-password-file", "Please enter the password to decrypt the CA's key (empty: no new CRL)", func(password []byte) bool {
-		if len(password) == 0 {
-			why = errors.New("no password was given")
-			return true
-		}
-		key, _, why = decrypt(file, password)
-		return !input.IsWrongPassword(why)
-	})
-	switch {
-	case errors.Is(err, ui.ErrWrongPassword):
-		return nil, nil, problem.New("the password does not fit the CA's key %s", file)
-	case errors.Is(err, problem.ErrInterrupted):
-		return nil, nil, err
-	case err != nil: // nobody can be asked
-		return nil, err, nil
+	_, swapped, err := s.CmpAndSwap(crlTable, crlKey, s.read, record)
+	if err == nil && !swapped {
+		err = errOvertaken
 	}
-	return key, why, nil
-}
-
-// decrypt reads a private key, and tells whether it needs the password. With an
-// empty password an encrypted key is an error.
-func decrypt(file string, password []byte) (key crypto.Signer, encrypted bool, err error) {
-	key, err = (&softkms.SoftKMS{}).CreateSigner(&kmsapi.CreateSignerRequest{
-		SigningKey: file,
-		PasswordPrompter: func(string) ([]byte, error) {
-			encrypted = true
-			if len(password) == 0 {
-				return nil, errors.New("no password was given")
-			}
-			return password, nil
-		},
-	})
-	return key, encrypted, err
+	if err == nil {
+		s.written, s.number = record, info.Number
+	}
+	return err
 }
 
 // buildCRL builds and stores one CRL with everything that is revoked, if the one
 // in the database may be out of date.
-func (ca *CA) buildCRL() error {
-	if !ca.settings.CA.CRL.IsEnabled() || !ca.staleCRL.Swap(false) {
+func (ca *CA) buildCRL(ctx context.Context) error {
+	if !ca.settings.CA.CRL.IsEnabled() || !ca.staleCRL.Swap(false) { // which is set once the CA is open
 		return nil
 	}
 	err := ca.noSigner
 	if err == nil {
 		ca.running.CRL = ca.settings.CA.CRL // where the authority looks it up
-		err = ca.withTimeout(context.Background(), ca.authority.GenerateCertificateRevocationList)
+		err = ca.publish(ctx)
 	}
 	if err != nil {
-		return noCRL(err)
+		return ca.noCRL(err)
 	}
 	ui.Say("The CRL was rebuilt.")
 	return nil
+}
+
+const (
+	maxBuilds = 10                     // of one CRL, beside a running CA
+	minStay   = 500 * time.Millisecond // see publish
+)
+
+// publish builds and stores a CRL, again until the one in the database has
+// everything that is revoked now under a number of its own. Beside a running CA
+// one build is not enough: a CRL that the CA has begun before, without what we
+// have revoked and with the same number, may take the place of ours. So ours must
+// stay for twice as long as it took to build.
+func (ca *CA) publish(ctx context.Context) error {
+	start := time.Now()
+	for range maxBuilds {
+		began := time.Now()
+		err := ca.finish(ca.crlBy, ca.authority.GenerateCertificateRevocationList)
+		switch {
+		case ca.inFiles() || err != nil && !errors.Is(err, errOvertaken):
+			return err
+		case err == nil:
+			select {
+			case <-time.After(max(minStay, 2*time.Since(began))):
+			case <-ctx.Done():
+			}
+		}
+		var current bool
+		err = ca.finish(ca.crlBy, func() (err error) {
+			current, err = ca.isCurrent(start)
+			return err
+		})
+		if err != nil || current {
+			return err
+		}
+	}
+	return fmt.Errorf("another CRL has taken the place of ours %d times, and lacks what is revoked", maxBuilds)
+}
+
+// isCurrent tells whether the CRL in the database is the one that was stored
+// last, or one of a running CA that has a higher number and everything that was
+// revoked before this time.
+func (ca *CA) isCurrent(before time.Time) (bool, error) {
+	info, err := ca.store.GetCRL()
+	switch {
+	case nosql.IsErrNotFound(err):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("reading the CRL again: %w", err)
+	case bytes.Equal(ca.store.read, ca.store.written):
+		return true, nil
+	case info.Number <= ca.store.number:
+		return false, nil
+	}
+	list, err := x509.ParseRevocationList(info.DER)
+	if err != nil {
+		return false, fmt.Errorf("reading the CRL again: %w", err)
+	}
+	listed := make(map[string]bool, len(list.RevokedCertificateEntries))
+	for _, e := range list.RevokedCertificateEntries {
+		listed[e.SerialNumber.String()] = true
+	}
+	revoked, err := ca.store.GetRevokedCertificates()
+	if err != nil {
+		return false, fmt.Errorf("reading what is revoked: %w", err)
+	}
+	return !slices.ContainsFunc(*revoked, func(r db.RevokedCertificateInfo) bool {
+		serial, isNumber := new(big.Int).SetString(r.Serial, 10) // old records may be anything
+		return r.RevokedAt.Before(before) && !isExpired(r.ExpiresAt) && isNumber && !listed[serial.String()]
+	}), nil
+}
+
+// isExpired tells whether step-ca leaves a certificate out of its CRL: an hour
+// after its end, if that is known (authority/tls.go,
+// GenerateCertificateRevocationList).
+func isExpired(notAfter time.Time) bool {
+	return !notAfter.IsZero() && time.Since(notAfter) > config.DefaultCRLExpiredDuration
 }
 
 // rebuildHint is for what a CRL lacks.
 const rebuildHint = "step-ca rebuilds the CRL when it starts"
 
 // noCRL returns the problem that a CRL was to be rebuilt and could not be.
-func noCRL(err error) error {
-	return problem.WithCode(problem.Incomplete, "the CRL was not rebuilt: %w", err).Hint(rebuildHint)
+func (ca *CA) noCRL(err error) error {
+	if errors.Is(err, problem.ErrInterrupted) { // which would say less
+		err = fmt.Errorf("it was not ready %s after the signal", crlGrace)
+	}
+	errors.As(err, &ca.overflow)
+	return problem.WithCode(problem.Incomplete, "the CRL was not rebuilt: %w", err).Hint("%s", ca.crlHint())
 }
 
-// Evidence is the CA's database, and the CRL in it, which is built before. A CRL
-// that cannot be read is no error here: WhyMissing tells.
-func (ca *CA) Evidence(ctx context.Context) (revocation.Evidence, error) {
-	crl, err := ca.storedCRL(ctx)
-	if ca.abandoned {
-		return nil, err
+// crlHint says what becomes of a CRL that lacks something.
+func (ca *CA) crlHint() string {
+	if ca.overflow != nil {
+		return ca.overflow.hint()
 	}
-	return &evidence{ca: ca, crl: crl, noCRL: err}, nil
-}
-
-// storedCRL reads the CRL in the CA's database.
-func (ca *CA) storedCRL(ctx context.Context) (*revocation.CRL, error) {
-	if !ca.settings.CA.CRL.IsEnabled() {
-		return nil, problem.New("the CA has no CRL").Hint(revocation.NoCRLHint)
-	}
-	if err := ca.buildCRL(); err != nil {
-		return nil, err
-	}
-	store, ok := ca.authority.GetDatabase().(db.CertificateRevocationListDB)
-	if !ok {
-		return nil, errors.New("the CA's database cannot hold a CRL")
-	}
-	var stored *db.CertificateRevocationListInfo
-	err := ca.withTimeout(ctx, func() (err error) {
-		stored, err = store.GetCRL()
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("reading the CRL in the CA's database: %w", err)
-	}
-	issuers, _ := ca.Issuers(ctx)
-	return revocation.ReadCRL(stored.DER, issuers)
-}
-
-// evidence is the record of each revocation in the CA's database, and the CRL
-// there.
-type evidence struct {
-	ca    *CA
-	crl   *revocation.CRL // nil if there is none
-	noCRL error           // why there is none
-}
-
-// Find returns the record of a certificate, or nil if there is none.
-func (e *evidence) Find(ctx context.Context, serial target.Serial) (*revocation.Record, error) {
-	var info *db.RevokedCertificateInfo
-	err := e.ca.withTimeout(ctx, func() (err error) {
-		info, err = e.ca.database.Revocation(serial.String())
-		return err
-	})
-	if err != nil || info == nil {
-		return nil, err
-	}
-	return &revocation.Record{
-		Code: &info.ReasonCode, Text: info.Reason, Time: info.RevokedAt,
-		Listed: e.crl != nil && e.crl.Lists(serial),
-	}, nil
-}
-
-// WhyMissing says why a revoked certificate is not in the CRL.
-func (e *evidence) WhyMissing() error {
-	if e.noCRL != nil {
-		return e.noCRL
-	}
-	return problem.New("the CRL in the CA's database, number %s, does not have it", e.crl.Number()).Hint(rebuildHint)
+	return rebuildHint
 }

@@ -9,7 +9,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -22,7 +21,6 @@ import (
 	"github.com/smallstep/certificates/authority/config"
 	"github.com/smallstep/certificates/authority/provisioner"
 	"github.com/smallstep/certificates/db"
-	"github.com/smallstep/certificates/errs"
 	"github.com/smallstep/nosql"
 	"go.step.sm/crypto/kms/softkms"
 	"go.step.sm/crypto/pemutil"
@@ -30,7 +28,6 @@ import (
 	"github.com/step-plugins/step-revoke-plugin/internal/database"
 	"github.com/step-plugins/step-revoke-plugin/internal/input"
 	"github.com/step-plugins/step-revoke-plugin/internal/problem"
-	"github.com/step-plugins/step-revoke-plugin/internal/revocation"
 	"github.com/step-plugins/step-revoke-plugin/internal/target"
 	"github.com/step-plugins/step-revoke-plugin/internal/ui"
 )
@@ -48,6 +45,8 @@ type Config struct {
 	PasswordFile string // with the password of the CA's key; empty: it is asked for
 	AllowUnknown bool   // revoke certificates too that the database does not know
 	LookOnly     bool   // no key is read and no CRL built
+	Force        bool   // revoke although the CA's database cannot hold the CRL
+	ReasonCode   int    // of the revocations, which takes room in the CRL
 	Timeout      time.Duration
 }
 
@@ -63,16 +62,34 @@ type CA struct {
 	noSigner  error         // why there is no signer
 	running   *config.Config
 	database  *database.DB
+	store     *store
 	authority *authority.Authority
-	contacted bool           // somebody has tried to open the database
-	abandoned bool           // a step still runs in the background: see withTimeout
-	sent      sync.WaitGroup // revocations at a database server
-	staleCRL  atomic.Bool    // the CRL may be out of date
+	contacted bool            // somebody has tried to open the database
+	abandoned bool            // a step still runs in the background: see withTimeout
+	sent      sync.WaitGroup  // revocations at a database server
+	staleCRL  atomic.Bool     // the CRL may be out of date
+	overflow  *tooLarge       // the next CRL, if the database has no room for it
+	crlBy     context.Context // ends crlGrace after a signal
+	closeBy   context.Context // ends closeGrace after a signal
+}
+
+// How long after a signal the CRL may take, and then the database to be closed.
+// Both are less than the process has, which is to say what is missing.
+const (
+	crlGrace   = 3 * time.Second
+	closeGrace = 4 * time.Second
+)
+
+// afterwards returns a context that ends a while after ctx.
+func afterwards(ctx context.Context, while time.Duration) context.Context {
+	later, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	context.AfterFunc(ctx, func() { time.AfterFunc(while, cancel) })
+	return later
 }
 
 // New makes sure that nothing but the database is left to open.
 func New(ctx context.Context, c Config, s *Settings, client *tls.Certificate) (*CA, error) {
-	ca := &CA{config: c, settings: s}
+	ca := &CA{config: c, settings: s, crlBy: afterwards(ctx, crlGrace), closeBy: afterwards(ctx, closeGrace)}
 	if client != nil {
 		ca.client = client.Leaf
 	}
@@ -179,6 +196,21 @@ func (ca *CA) withTimeout(ctx context.Context, step func() error) error {
 	if ca.inFiles() {
 		return step()
 	}
+	return ca.await(ctx, time.After(ca.config.Timeout), step)
+}
+
+// finish takes one of the last steps as withTimeout does, but a database in files
+// has time until ctx ends, too.
+func (ca *CA) finish(ctx context.Context, step func() error) error {
+	var timeout <-chan time.Time
+	if !ca.inFiles() {
+		timeout = time.After(ca.config.Timeout)
+	}
+	return ca.await(ctx, timeout, step)
+}
+
+// await takes a step until ctx ends or the timeout is over.
+func (ca *CA) await(ctx context.Context, timeout <-chan time.Time, step func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- step() }()
 	select {
@@ -187,7 +219,7 @@ func (ca *CA) withTimeout(ctx context.Context, step func() error) error {
 	case <-ctx.Done():
 		ca.abandoned = true
 		return problem.ErrInterrupted
-	case <-time.After(ca.config.Timeout):
+	case <-timeout:
 		ca.abandoned = true
 		return problem.New("the CA's database server did not answer within %s", ca.config.Timeout).
 			Hint("check the server; --timeout gives it longer")
@@ -195,7 +227,8 @@ func (ca *CA) withTimeout(ctx context.Context, step func() error) error {
 }
 
 // Open asks for what signing a CRL takes, opens the database, starts the
-// authority on it, and makes sure that the CA knows every target.
+// authority on it, and makes sure that the CA knows every target and that the
+// database has room for the CRL.
 func (ca *CA) Open(ctx context.Context, list *target.List) error {
 	if err := ca.prepareCRL(ctx); err != nil {
 		return err
@@ -204,7 +237,10 @@ func (ca *CA) Open(ctx context.Context, list *target.List) error {
 	if err := ca.withTimeout(ctx, func() error { return ca.start(ctx) }); err != nil {
 		return err
 	}
-	return ca.checkKnown(ctx, list)
+	if err := ca.checkKnown(ctx, list); err != nil {
+		return err
+	}
+	return ca.checkRoom(ctx, list)
 }
 
 // start opens the database and starts the authority on it.
@@ -215,8 +251,9 @@ func (ca *CA) start(ctx context.Context) (err error) {
 	if ca.running, err = ca.reducedConfig(ctx); err != nil {
 		return err
 	}
+	ca.store = &store{DB: &db.DB{DB: ca.database}, number: -1}
 	ca.authority, err = authority.New(ca.running,
-		authority.WithDatabase(&db.DB{DB: ca.database}),
+		authority.WithDatabase(ca.store),
 		authority.WithKeyManager(&softkms.SoftKMS{}),
 		authority.WithX509SignerFunc(func() ([]*x509.Certificate, crypto.Signer, error) { return ca.chain, ca.signer, nil }),
 		authority.WithX509RootCerts(ca.settings.Roots...),
@@ -265,8 +302,9 @@ func (uninitialized) Init(provisioner.Config) error {
 // GetType hides the type: for SCEP the authority would look for a decryption key.
 func (uninitialized) GetType() provisioner.Type { return 0 }
 
-// checkKnown makes sure that the CA's database knows the targets, and completes
-// them with what it knows.
+// checkKnown makes sure that the CA's database knows the targets, and takes over
+// what it knows about them. A certificate that authorizes its own revocation must
+// be in the database, whatever is allowed: anybody can make one with its number.
 func (ca *CA) checkKnown(ctx context.Context, list *target.List) error {
 	for i := range list.All {
 		if ctx.Err() != nil {
@@ -275,89 +313,27 @@ func (ca *CA) checkKnown(ctx context.Context, list *target.List) error {
 		t := &list.All[i]
 		var cert *x509.Certificate
 		err := ca.withTimeout(ctx, func() (err error) {
-			cert, err = ca.authority.GetDatabase().GetCertificate(t.Serial.String())
+			cert, err = ca.store.GetCertificate(t.Serial.String())
 			return err
 		})
-		switch {
+		switch missing := nosql.IsErrNotFound(err); {
 		case ca.abandoned:
 			return err
-		case err == nil && t.Cert == nil:
+		case err != nil && !missing:
+			return problem.New("looking up the serial number %s in the CA's database: %w", t.Serial, err)
+		case missing && !ca.config.AllowUnknown:
+			return problem.New("the CA's database knows no certificate with the serial number %s", t.Serial).
+				Hint("check the number; --allow-unknown accepts it all the same")
+		case ca.client != nil && (missing || !ca.client.Equal(cert)):
+			return problem.New("the certificate in --cert is not the one that the CA has issued with the serial number %s, and cannot authorize its revocation", t.Serial).
+				Hint("leave out --key to revoke it with a provisioner")
+		case !missing:
 			known := target.CertificateOf(cert)
 			// Without the DER, whose issuer is clear: there may be a million of them.
 			t.Cert = &target.Certificate{Subject: known.Subject, SANs: known.SANs, NotAfter: known.NotAfter}
-		case nosql.IsErrNotFound(err) && !ca.config.AllowUnknown:
-			return problem.New("the CA's database knows no certificate with the serial number %s", t.Serial).
-				Hint("check the number; --allow-unknown accepts it all the same")
-		case err != nil && !nosql.IsErrNotFound(err):
-			return problem.New("looking up the serial number %s in the CA's database: %w", t.Serial, err)
 		}
 	}
 	return nil
-}
-
-// Revoke waits for a database server until the timeout or the end of ctx. It
-// waits for files whatever ctx says, because they are about to be closed.
-func (ca *CA) Revoke(ctx context.Context, req revocation.Request) revocation.Answer {
-	if ca.inFiles() {
-		return ca.answer(ca.record(context.WithoutCancel(ctx), req))
-	}
-	ctx, cancel := context.WithTimeout(ctx, ca.config.Timeout)
-	defer cancel()
-	done := make(chan error, 1)
-	ca.sent.Go(func() { done <- ca.record(context.WithoutCancel(ctx), req) })
-	select {
-	case err := <-done:
-		return ca.answer(err)
-	case <-ctx.Done():
-		ca.staleCRL.Store(true) // the revocation may still happen
-		return revocation.Answer{Status: revocation.Unknown, Err: errors.New("no answer of the CA's database"), Next: revocation.Again}
-	}
-}
-
-// record does what step-ca does for a request (api/revoke.go, Revoke).
-func (ca *CA) record(ctx context.Context, req revocation.Request) error {
-	ctx = provisioner.NewContextWithMethod(ctx, provisioner.RevokeMethod)
-	opts := &authority.RevokeOptions{
-		Serial: req.Serial.String(), Reason: req.Reason.Text, ReasonCode: req.Reason.Code, PassiveOnly: true, OTT: req.Token,
-	}
-	if req.Token == "" {
-		opts.MTLS, opts.Crt = true, ca.client
-	} else if _, err := ca.authority.Authorize(ctx, req.Token); err != nil {
-		return err
-	}
-	return ca.authority.Revoke(ctx, opts)
-}
-
-// answer turns the error of record into an answer.
-func (ca *CA) answer(err error) revocation.Answer {
-	a := answerTo(err, ca.inFiles())
-	if a.Status.Done() {
-		ca.staleCRL.Store(true)
-	}
-	return a
-}
-
-// answerTo says what an error of the authority means. The texts and codes are
-// those of step-ca's authority/tls.go, Authority.Revoke.
-func answerTo(err error, inFiles bool) revocation.Answer {
-	if err == nil {
-		return revocation.Answer{Status: revocation.Revoked}
-	}
-	code := 0
-	if refusal := (*errs.Error)(nil); errors.As(err, &refusal) {
-		code = refusal.Status
-	}
-	switch {
-	case code == http.StatusBadRequest && strings.Contains(err.Error(), "is already revoked"):
-		return revocation.Answer{Status: revocation.AlreadyRevoked}
-	case code == http.StatusInternalServerError && !inFiles: // under load some errors of a server are transient
-		return revocation.Answer{Status: revocation.Unknown, Err: err, Next: revocation.Again}
-	case code == http.StatusUnauthorized:
-		return revocation.Answer{Status: revocation.Failed, Err: err, Next: revocation.FreshToken}
-	case code >= http.StatusBadRequest && code < http.StatusInternalServerError:
-		return revocation.Answer{Status: revocation.Failed, Err: err, Next: revocation.Others}
-	}
-	return revocation.Answer{Status: revocation.Failed, Err: err, Next: revocation.Nothing}
 }
 
 // Close builds the CRL, if there is one and it may be out of date, and shuts the
@@ -366,27 +342,45 @@ func (ca *CA) Close(ctx context.Context) error {
 	if !ca.awaitSent(ctx) {
 		ca.abandoned = true
 	}
-	if ca.abandoned {
-		if ca.settings.CA.CRL.IsEnabled() && ca.staleCRL.Load() {
-			return noCRL(errors.New("the CA's database server does not answer"))
-		}
-		return nil
+	var crlErr error
+	switch {
+	case !ca.abandoned:
+		crlErr = ca.buildCRL(ctx)
+	case ca.settings.CA.CRL.IsEnabled() && ca.staleCRL.Load():
+		crlErr = ca.noCRL(errors.New("the CA's database server does not answer"))
 	}
-	var crlErr, shutdownErr, closeErr error
+	return errors.Join(crlErr, ca.shutDown())
+}
+
+// shutDown shuts the authority and its database down, unless something still
+// uses them in the background.
+func (ca *CA) shutDown() error {
+	if ca.abandoned {
+		return ca.notClosed()
+	}
+	var shutdownErr, closeErr error
 	if ca.authority != nil {
-		if crlErr = ca.buildCRL(); ca.abandoned {
-			return crlErr
-		}
 		if err := ca.authority.Shutdown(); err != nil {
 			shutdownErr = problem.New("shutting the authority down: %w", err)
 		}
 		ca.authority = nil
 	}
 	if ca.database != nil {
-		closeErr = ca.database.Close()
+		if closeErr = ca.finish(ca.closeBy, ca.database.Close); ca.abandoned {
+			closeErr = ca.notClosed()
+		}
 		ca.database = nil
 	}
-	return errors.Join(crlErr, shutdownErr, closeErr)
+	return errors.Join(shutdownErr, closeErr)
+}
+
+// notClosed returns the problem that the database is still open. A connection to
+// a server ends with the process.
+func (ca *CA) notClosed() error {
+	if !ca.inFiles() {
+		return nil
+	}
+	return problem.New("the CA's database was not closed").Hint("step-ca repairs it when it starts")
 }
 
 // awaitSent waits for revocations that went unanswered, so that a CRL that is

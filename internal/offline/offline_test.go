@@ -42,9 +42,17 @@ func TestConcurrency(t *testing.T) {
 
 func TestAnswerTo(t *testing.T) {
 	t.Parallel()
+	serial, _ := target.ParseSerial("340282366920938463463374607431768211455")
 	const files, server = true, false
 	status := func(code int, text string) error { return &errs.Error{Status: code, Err: errors.New(text)} }
-	already := status(http.StatusBadRequest, "certificate with serial number '1' is already revoked")
+	already := status(http.StatusBadRequest, "certificate with serial number '340282366920938463463374607431768211455' is already revoked")
+	// As Badger, PostgreSQL and the network word it.
+	const token = "error storing used token used_ott/ABC: failed to set \x08\x00used_ott\x03\x00ABC: no space left on device"
+	causes := map[string]string{
+		token: "error storing used token used_ott/…: failed to set \x08\x00used_ott\x03\x00…: no space left on device",
+		"authority.Revoke: failed to set revoked_x509_certs/340282366920938463463374607431768211455: full": "authority.Revoke: failed to set revoked_x509_certs/…: full",
+		"write tcp 127.0.0.1:40412->127.0.0.1:5432: broken pipe":                                           "write tcp …->127.0.0.1:5432: broken pipe",
+	}
 	for _, tt := range []struct {
 		err    error
 		where  bool
@@ -54,6 +62,11 @@ func TestAnswerTo(t *testing.T) {
 		{nil, files, revocation.Revoked, 0},
 		{already, files, revocation.AlreadyRevoked, 0},
 		{problem.Wrap(already, "wrapped"), server, revocation.AlreadyRevoked, 0},
+		{status(http.StatusBadRequest, "certificate with serial number '34028236692093846346337460743176821145' is already revoked"), files, revocation.Failed, revocation.Others},
+		{status(http.StatusBadRequest, "this session is already revoked"), files, revocation.Failed, revocation.Others},
+		{status(http.StatusInternalServerError, token), files, revocation.Failed, revocation.Nothing},
+		{status(http.StatusInternalServerError, "authority.Revoke: failed to set revoked_x509_certs/340282366920938463463374607431768211455: full"), server, revocation.Unknown, revocation.Again},
+		{status(http.StatusInternalServerError, "write tcp 127.0.0.1:40412->127.0.0.1:5432: broken pipe"), server, revocation.Unknown, revocation.Again},
 		{status(http.StatusBadRequest, "no"), files, revocation.Failed, revocation.Others},
 		{status(http.StatusInternalServerError, "is already revoked"), files, revocation.Failed, revocation.Nothing},
 		{status(http.StatusInternalServerError, "deadlock"), server, revocation.Unknown, revocation.Again},
@@ -65,10 +78,11 @@ func TestAnswerTo(t *testing.T) {
 		{errors.New("is already revoked"), server, revocation.Failed, revocation.Nothing},
 		{context.Canceled, files, revocation.Failed, revocation.Nothing},
 	} {
-		got := answerTo(tt.err, tt.where)
+		got := answerTo(serial, tt.err, tt.where)
 		want := revocation.Answer{Status: tt.status, Next: tt.next}
 		if !tt.status.Done() {
 			want.Err = tt.err
+			want.Cause = cmp.Or(causes[tt.err.Error()], tt.err.Error())
 		}
 		if got != want {
 			t.Errorf("%v, in files %t: %+v, want %+v", tt.err, tt.where, got, want)
@@ -89,12 +103,18 @@ func (f *fixture) open(t *testing.T, c Config, list *target.List) *CA {
 // prepare makes a CA whose one certificate authorizes revocations.
 func (f *fixture) prepare(t *testing.T, c Config) *CA {
 	t.Helper()
+	return f.prepareFor(t.Context(), t, c, &tls.Certificate{Leaf: f.leaf})
+}
+
+// prepareFor makes a CA for a client certificate, or nil.
+func (f *fixture) prepareFor(ctx context.Context, t *testing.T, c Config, client *tls.Certificate) *CA {
+	t.Helper()
 	settings, err := ReadSettings(f.config)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.File, c.Timeout = f.config, cmp.Or(c.Timeout, time.Minute)
-	ca, err := New(t.Context(), c, settings, &tls.Certificate{Leaf: f.leaf})
+	ca, err := New(ctx, c, settings, client)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +189,7 @@ func TestUnknown(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	for _, allowed := range []bool{false, true} {
-		ca := f.prepare(t, Config{AllowUnknown: allowed})
+		ca := f.prepareFor(t.Context(), t, Config{AllowUnknown: allowed}, nil)
 		list := f.list()
 		list.Add(target.Serial{19: 7}, nil)
 		err := ca.Open(t.Context(), list)
@@ -178,6 +198,40 @@ func TestUnknown(t *testing.T) {
 		}
 		if err := ca.Close(t.Context()); err != nil || !ca.Contacted() {
 			t.Errorf("closed: %v", err)
+		}
+	}
+}
+
+// TestClient has certificates authorize their own revocation. Nothing allows one
+// that the CA has not issued.
+func TestClient(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	_, other := issue(t, "mike", nil, nil)
+	forged := *other
+	forged.SerialNumber = f.leaf.SerialNumber
+	const notIssued = "the certificate in --cert is not the one that the CA has issued with the serial number "
+	for _, tt := range []struct {
+		cert    *x509.Certificate
+		allowed bool
+		want    string
+	}{
+		{f.leaf, false, ""}, {f.leaf, true, ""},
+		{&forged, false, notIssued}, {&forged, true, notIssued},
+		{other, false, "the CA's database knows no certificate with the serial number "}, {other, true, notIssued},
+	} {
+		ca := f.prepareFor(t.Context(), t, Config{AllowUnknown: tt.allowed}, &tls.Certificate{Leaf: tt.cert})
+		serial, _ := target.SerialOf(tt.cert.SerialNumber)
+		list := &target.List{}
+		list.Add(serial, &target.Certificate{Subject: "CN=forged", NotAfter: time.Unix(1, 0)})
+		if err := ca.Open(t.Context(), list); !begins(err, tt.want) {
+			t.Errorf("%s, allowed %t: %v, want %s", tt.cert.Subject, tt.allowed, err, tt.want)
+		}
+		if known := list.All[0].Cert; tt.want == "" && (known.Subject != "CN=mike" || !known.NotAfter.Equal(f.leaf.NotAfter)) {
+			t.Errorf("known of the certificate: %+v", known)
+		}
+		if err := ca.Close(t.Context()); err != nil {
+			t.Error(err)
 		}
 	}
 }

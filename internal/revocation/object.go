@@ -42,7 +42,9 @@ func (o *Outcome) Object(ca string) *Object {
 		j.ReasonCode, j.ReasonName, j.Reason = &r.Code, r.Name, r.Text
 	}
 	if cert := o.Target.Cert; cert != nil {
-		j.Subject, j.SANs, j.NotAfter = cert.Subject, cert.SANs, Stamp(cert.NotAfter)
+		if j.Subject, j.SANs = cert.Subject, cert.SANs; !cert.NotAfter.IsZero() {
+			j.NotAfter = Stamp(cert.NotAfter)
+		}
 	}
 	return j
 }

@@ -89,6 +89,10 @@ func TestLine(t *testing.T) {
 		if err := json.Unmarshal(line, &again); err != nil || !reflect.DeepEqual(&again, object) {
 			t.Errorf("%v: %+v, want %+v", err, again, object)
 		}
+		o.Target.Cert.NotAfter = time.Time{} // nobody has checked it
+		if end := o.Object("https://ca").NotAfter; end != "" {
+			t.Errorf("it ends at %s", end)
+		}
 		if failed := again.Error != ""; failed != (o.Status == Failed) {
 			t.Errorf("%s with the error %q", o.Status, again.Error)
 		}
@@ -146,6 +150,7 @@ func TestSetRecord(t *testing.T) {
 		{"recorded, but not listed", Revoked, nil, &Record{}, Revoked, &no},
 		{"not on record", Revoked, nil, nil, Revoked, &no},
 		{"expired, and left out", Revoked, expired, nil, Revoked, nil},
+		{"an end that nobody has checked", Revoked, &target.Certificate{}, nil, Revoked, &no},
 		{"expired, and listed", Revoked, expired, &Record{Listed: true}, Revoked, &yes},
 		{"the lost answer", Unknown, nil, &Record{Listed: true}, AlreadyRevoked, &yes},
 		{"a look", Planned, nil, &Record{Listed: true}, AlreadyRevoked, &yes},

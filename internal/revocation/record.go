@@ -36,7 +36,7 @@ func (o *Outcome) SetRecord(r *Record) {
 		o.Status, o.Err = AlreadyRevoked, nil
 	}
 	cert := o.Target.Cert
-	expired := cert != nil && time.Now().After(cert.NotAfter.Add(crlGrace))
+	expired := cert != nil && !cert.NotAfter.IsZero() && time.Now().After(cert.NotAfter.Add(crlGrace))
 	if listed := r != nil && r.Listed; listed || !expired {
 		o.Verified = &listed
 	}

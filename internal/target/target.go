@@ -27,10 +27,10 @@ type Target struct {
 // A Certificate is what is known about the certificate of a target.
 type Certificate struct {
 	Subject  string
-	SANs     []string // in their text form, as people write them
-	NotAfter time.Time
-	source   string // where it comes from, for messages
-	der      []byte // nil if it is known, or of no interest, whose it is
+	SANs     []string  // in their text form, as people write them
+	NotAfter time.Time // zero: nobody has checked it
+	source   string    // where it comes from, for messages
+	der      []byte    // nil if it is known, or of no interest, whose it is
 }
 
 // CertificateOf returns what is to be known about a certificate.
@@ -129,12 +129,13 @@ func (l *List) HasCertificates() bool {
 	return slices.ContainsFunc(l.All, func(t Target) bool { return t.Cert != nil && t.Cert.der != nil })
 }
 
-// DropCertificates frees the memory of the certificates themselves where
-// nobody is to check them. Their subjects, names and ends stay.
+// DropCertificates frees the memory of the certificates themselves where nobody
+// is to check them. Their subjects and names stay, to tell them apart; their ends
+// do not, because nothing may follow from them.
 func (l *List) DropCertificates() {
 	for i := range l.All {
 		if known := l.All[i].Cert; known != nil {
-			known.der = nil
+			known.der, known.NotAfter = nil, time.Time{}
 		}
 	}
 }

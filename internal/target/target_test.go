@@ -140,6 +140,9 @@ func TestCheckIssued(t *testing.T) {
 			t.Errorf("%s: %v", tt.name, err)
 		}
 		dropped.DropCertificates()
+		if slices.ContainsFunc(dropped.All, func(t Target) bool { return t.Cert != nil && !t.Cert.NotAfter.IsZero() }) {
+			t.Errorf("%s: an end that nobody has checked", tt.name)
+		}
 		if l.HasCertificates() || dropped.HasCertificates() || len(dropped.All) != len(tt.from)+1 {
 			t.Errorf("%s: certificates are left", tt.name)
 		}
