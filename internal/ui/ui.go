@@ -153,6 +153,10 @@ type debugLog struct{}
 
 func (debugLog) Write(b []byte) (int, error) {
 	for line := range strings.Lines(string(b)) {
+		// net/http quotes what it did not expect, which may be what we have sent.
+		if begin, _, unexpected := strings.Cut(line, "Unsolicited response"); unexpected {
+			line = begin + "unsolicited response"
+		}
 		Debug("%s", strings.TrimSuffix(line, "\n"))
 	}
 	return len(b), nil
