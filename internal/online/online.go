@@ -74,7 +74,7 @@ func Connect(ctx context.Context, cfg Config, certificate *tls.Certificate) (*CA
 		// Whatever issuers the CA names as acceptable: it shall judge this
 		// certificate, rather than see none.
 		presenting.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return certificate, nil }
-		c.revoking = newWay(cfg, presenting)
+		c.revoking = newWay(cfg, presenting) // which sends no token
 	}
 	return c, nil
 }

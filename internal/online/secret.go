@@ -15,24 +15,30 @@ const (
 	maxLevels = 4    // escapes of escapes of escapes
 )
 
-// hide cuts a text of the CA, and takes out the secret that was sent, or parts
-// of it, in case the CA repeats what it was sent. It finds them behind the
-// escapes of JSON, URLs and HTML, too.
+// jwt matches what looks like a token, or its beginning.
+var jwt = regexp.MustCompile(`eyJ[\w-]{5,}[\w.-]*`)
+
+// hide cuts a text of the CA, and takes out tokens, in case the CA repeats what
+// it was sent: all that look like one, and any part of the secret. It finds them
+// behind the escapes of JSON, URLs and HTML, too.
 func (x exchange) hide(text string) string {
 	if utf8.RuneCountInString(text) > maxText {
 		text = string([]rune(text)[:maxText]) + "…"
 	}
-	if len(x.secret) < minPart {
-		return text
-	}
 	hidden := make([]bool, len(text)+1)
 	r := literally(text)
+	hide := func(from, to int) {
+		for at := r.from[from]; at < r.from[to]; at++ {
+			hidden[at] = true
+		}
+	}
 	for range maxLevels {
+		for _, at := range jwt.FindAllStringIndex(r.chars, -1) {
+			hide(at[0], at[1])
+		}
 		for i := 0; i < len(r.chars); i++ {
 			if n := r.longest(i, x.secret); n >= minPart {
-				for at := r.from[i]; at < r.from[i+n]; at++ {
-					hidden[at] = true
-				}
+				hide(i, i+n)
 				i += n - 1
 			}
 		}
@@ -47,7 +53,7 @@ func (x exchange) hide(text string) string {
 		if !hidden[i] {
 			b.WriteByte(text[i])
 		} else if !hidden[i+1] {
-			b.WriteString("(the token)")
+			b.WriteString("(a token)")
 		}
 	}
 	return b.String()

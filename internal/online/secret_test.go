@@ -46,7 +46,7 @@ func TestHide(t *testing.T) {
 				continue
 			}
 			shown := x.hide("blocked: {" + encode(part) + "} (see 1234567890)")
-			if want := "blocked: {(the token)} (see 1234567890)"; shown != want && name != "lines" {
+			if want := "blocked: {(a token)} (see 1234567890)"; shown != want && name != "lines" {
 				t.Errorf("%s: %q", name, shown)
 			}
 			for i := range len(part) - minPart {
@@ -64,7 +64,12 @@ func TestHide(t *testing.T) {
 			t.Errorf("without a secret %q became %q", text, shown)
 		}
 	}
-	if shown := x.hide(strings.Repeat("ä", maxText-10) + secret); shown != strings.Repeat("ä", maxText-10)+"(the token)…" {
+	for name, encode := range encodings {
+		if shown := (exchange{}).hide("blocked: {" + encode(secret) + "}"); shown != "blocked: {(a token)}" && name != "lines" {
+			t.Errorf("a token that was not sent, %s: %q", name, shown)
+		}
+	}
+	if shown := x.hide(strings.Repeat("ä", maxText-10) + secret); shown != strings.Repeat("ä", maxText-10)+"(a token)…" {
 		t.Errorf("cut: %q", shown)
 	}
 }

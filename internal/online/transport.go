@@ -38,12 +38,13 @@ type way struct {
 	url       *url.URL
 	userAgent string
 	transport *http.Transport
+	last      *atomic.Pointer[string] // secret that was sent: a later answer may still repeat it
 }
 
 // newWay returns a way for many requests at the same time. With HTTP/2 they
 // share one connection; more connections are no faster (make bench).
 func newWay(cfg Config, config *tls.Config) way {
-	return way{url: cfg.URL, userAgent: cfg.UserAgent, transport: &http.Transport{
+	return way{url: cfg.URL, userAgent: cfg.UserAgent, last: new(atomic.Pointer[string]), transport: &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
 		TLSClientConfig:        config,
 		ForceAttemptHTTP2:      true,
@@ -86,6 +87,11 @@ func (w way) send(ctx context.Context, x exchange) (sent int, err error) {
 	defer timer.Stop()
 	var conn net.Conn
 	var sends atomic.Int32
+	if x.secret != "" {
+		w.last.Store(&x.secret)
+	} else if last := w.last.Load(); last != nil {
+		x.secret = *last
+	}
 	req, err := w.request(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GetConn: func(string) {
 			if !isHTTP2(conn) {
