@@ -127,7 +127,8 @@
 //	        chaos       lose one reply in five, reset the connection of one request
 //	                    in ten, and take up to 10 ms more than the CA
 //	    and those of a relay pass, reset, silent (accept and say nothing), lose
-//	    (reset when the CA's log shows that it has answered a revocation),
+//	    (reset when the CA's log shows that it has answered a revocation), garble
+//	    (send the CA something that is no TLS, together with the request),
 //	    stop=TEXT (hand on nothing any more from where the client sends the text)
 //	    and hold=TEXT (wait there for "faults NAME held go" each time).
 //	full NAME

@@ -319,8 +319,28 @@ func (f *faulty) relay(client net.Conn, fault string) {
 				}
 			}()
 		}
-		if _, err := upstream.Write(buffer[:n]); err != nil {
+		request := buffer[:n]
+		if fault == "garble" && answered.Load() && n > 6 {
+			request, fault = append(readQuickly(client, request), garbage...), "pass"
+		}
+		if _, err := upstream.Write(request); err != nil {
 			return
+		}
+	}
+}
+
+// garbage is a record of TLS that nobody has encrypted.
+var garbage = append([]byte{23, 3, 3, 0, 32}, make([]byte, 32)...)
+
+// readQuickly reads what comes without a pause.
+func readQuickly(conn net.Conn, begin []byte) []byte {
+	all := bytes.Clone(begin)
+	defer func() { _ = conn.SetReadDeadline(time.Time{}) }()
+	for more := make([]byte, 64<<10); ; {
+		_ = conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		n, err := conn.Read(more)
+		if all = append(all, more[:n]...); err != nil {
+			return all
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -72,6 +73,7 @@ type invocation struct {
 	asStep   bool     // run it as "step revoke"
 	env      []string // more than the script's
 	stdin    string
+	peak     string // a file for its peak of memory, or empty
 	terminal bool   // standard input and standard error are a terminal
 	dialogue string // what happens at the terminal, in the language of at-terminal
 }
@@ -112,6 +114,14 @@ func (c invocation) start(t *testing.T, ts *testscript.TestScript) *running {
 	cmd := exec.Command(ts.Getenv("plugin"), c.args...)
 	if c.asStep {
 		cmd = exec.Command(filepath.Join(ts.Getenv("tools"), "step"), append([]string{"revoke"}, c.args...)...)
+	}
+	if c.peak != "" {
+		peak, err := exec.LookPath("peak")
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd = exec.Command(peak, cmd.Args...)
+		c.env = append(slices.Clip(c.env), peakFile+"="+c.peak)
 	}
 	cmd.Dir, cmd.Env = ts.Getenv("WORK"), append(pluginEnv(ts), c.env...)
 	r := &running{process: newProcess(cmd), t: t, dialogue: c.dialogue}
