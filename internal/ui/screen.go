@@ -27,7 +27,7 @@ type screen struct {
 }
 
 func newScreen(file *os.File, plain bool) *screen {
-	s := &screen{file: file, out: &stream{file: file}, plain: plain, hints: map[string]bool{}}
+	s := &screen{file: file, out: newStream(file), plain: plain, hints: map[string]bool{}}
 	s.coloured = !plain && s.isTerminal()
 	return s
 }

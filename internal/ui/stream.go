@@ -11,16 +11,25 @@ import (
 // the journal. Text that the reader has not taken by then is kept, and written if
 // the reader goes on before the process ends.
 type stream struct {
-	file *os.File
-
-	mu      sync.Mutex
-	start   sync.Once
 	texts   chan []byte // to the goroutine that writes
 	written chan error  // from it, for each text
-	stuck   bool        // nobody waits for the reader any more
-	kept    [][]byte
-	size    int           // of kept, in bytes
-	idle    chan struct{} // closed when the reader has taken everything that was kept
+
+	mu    sync.Mutex
+	stuck bool // nobody waits for the reader any more
+	kept  [][]byte
+	size  int           // of kept, in bytes
+	idle  chan struct{} // closed when the reader has taken everything that was kept
+}
+
+func newStream(file *os.File) *stream {
+	s := &stream{texts: make(chan []byte), written: make(chan error, 1)}
+	go func() {
+		for text := range s.texts {
+			_, err := file.Write(text)
+			s.written <- err
+		}
+	}()
+	return s
 }
 
 // patience is how long a reader is waited for after a signal.
@@ -57,15 +66,6 @@ func (s *stream) Write(p []byte) (int, error) {
 		s.keep(text)
 		return len(p), nil
 	}
-	s.start.Do(func() {
-		s.texts, s.written = make(chan []byte), make(chan error, 1)
-		go func() {
-			for text := range s.texts {
-				_, err := s.file.Write(text)
-				s.written <- err
-			}
-		}()
-	})
 	s.texts <- text
 	select {
 	case err := <-s.written:

@@ -17,7 +17,7 @@ func TestStuck(t *testing.T) {
 	defer r.Close()
 	defer func(before chan struct{}) { hurry = before }(hurry)
 	hurry = make(chan struct{})
-	s := &stream{file: w}
+	s := newStream(w)
 	line := strings.Repeat("x", 9999) + "\n"
 	const lines = 100 // more than a pipe holds
 	written := make(chan struct{})

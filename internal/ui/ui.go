@@ -37,7 +37,7 @@ import (
 var stderr = newScreen(os.NewFile(uintptr(syscall.Stderr), "/dev/stderr"), wantsPlain())
 
 // stdout is where programs read.
-var stdout = &stream{file: os.Stdout}
+var stdout = newStream(os.Stdout)
 
 // debugging is set by STEPDEBUG=1, as for step.
 var debugging = os.Getenv("STEPDEBUG") == "1"
