@@ -31,15 +31,12 @@ func (j *Journal) load(ctx context.Context, list *target.List, agree func(*Heade
 				return err
 			}
 		default:
-			var object revocation.Object
-			if err := target.ReadObject(line, &object); err != nil {
-				return j.notALine(number)
-			}
-			serial, err := target.ParseSerial(object.Serial)
+			var e entry
+			serial, err := e.read(line)
 			if err != nil {
-				return j.notALine(number)
+				return problem.New("%s, line %d is not that of a journal", j.file.Name(), number).Hint(AnotherHint)
 			}
-			j.markDone(&object, serial, list)
+			j.markDone(&e, serial, list)
 		}
 		j.end, j.found.Damaged, damaged = end, j.found.Damaged+damaged, 0
 		return nil
@@ -64,20 +61,33 @@ func (j *Journal) notOurs() error {
 	return problem.New("%s is not a journal of this program", j.file.Name()).Hint(newNameHint)
 }
 
-func (j *Journal) notALine(number int) error {
-	return problem.New("%s, line %d is not that of a journal", j.file.Name(), number).Hint(AnotherHint)
+// An entry is what counts of an object in a journal (revocation.Object).
+type entry struct {
+	Serial       string            `json:"serial"`
+	Status       revocation.Status `json:"status"`
+	Attempts     int               `json:"attempts"`
+	Time         string            `json:"time"`
+	AuthorizedBy string            `json:"authorizedBy"`
+	RequestID    string            `json:"requestId"`
 }
 
-// markDone marks the target as done that an object says is revoked, if it is one
+func (e *entry) read(line []byte) (target.Serial, error) {
+	if err := target.ReadObject(line, e); err != nil {
+		return target.Serial{}, err
+	}
+	return target.ParseSerial(e.Serial)
+}
+
+// markDone marks the target as done that an entry says is revoked, if it is one
 // of this run.
-func (j *Journal) markDone(object *revocation.Object, serial target.Serial, list *target.List) {
+func (j *Journal) markDone(e *entry, serial target.Serial, list *target.List) {
 	t, found := list.Find(serial)
-	if !found || t.Done || !object.Status.Done() {
+	if !found || t.Done || !e.Status.Done() {
 		return
 	}
 	t.Done = true
 	j.found.Done++
-	at, err := time.Parse(time.RFC3339, object.Time)
+	at, err := time.Parse(time.RFC3339, e.Time)
 	if since := j.found.Since; err == nil && (since.IsZero() || at.Before(since)) {
 		j.found.Since = at
 	}
@@ -164,14 +174,11 @@ func (j *Journal) Outcomes(list *target.List, each func(*revocation.Outcome)) er
 		}
 	}
 	err := j.lines(context.Background(), func(line []byte, number int, _ int64) error {
-		var object revocation.Object
-		if number == 1 || target.ReadObject(line, &object) != nil {
-			return nil
-		}
-		serial, err := target.ParseSerial(object.Serial)
-		if t := index[serial]; err == nil && t != nil && object.Status.Done() {
+		var e entry
+		serial, err := e.read(line)
+		if t := index[serial]; number > 1 && err == nil && t != nil && e.Status.Done() {
 			delete(index, serial)
-			each(outcome(t, &object))
+			each(outcome(t, &e))
 		}
 		return nil
 	})
@@ -181,12 +188,12 @@ func (j *Journal) Outcomes(list *target.List, each func(*revocation.Outcome)) er
 	return nil
 }
 
-// outcome turns an object of a journal back into an outcome.
-func outcome(t *target.Target, object *revocation.Object) *revocation.Outcome {
+// outcome turns an entry back into an outcome.
+func outcome(t *target.Target, e *entry) *revocation.Outcome {
 	o := &revocation.Outcome{
-		Target: t, Answer: revocation.Answer{Status: object.Status, RequestID: object.RequestID},
-		Attempts: object.Attempts, AuthorizedBy: object.AuthorizedBy,
+		Target: t, Answer: revocation.Answer{Status: e.Status, RequestID: e.RequestID},
+		Attempts: e.Attempts, AuthorizedBy: e.AuthorizedBy,
 	}
-	o.Time, _ = time.Parse(time.RFC3339, object.Time)
+	o.Time, _ = time.Parse(time.RFC3339, e.Time)
 	return o
 }
