@@ -336,7 +336,7 @@ func (f *badInputFixtures) tokens() {
 		f.secret.add(raw)
 		f.Setenv(name, raw)
 	}
-	f.Setenv("token_expired_at", now.Add(5*time.Minute-time.Hour).UTC().Format(time.RFC3339))
+	f.Setenv("token_expired_at", now.Add(tokenLife-time.Hour).UTC().Format(time.RFC3339))
 	f.write("good.token", []byte(f.Getenv("token")+"\n"))
 	f.secret.add(f.ReadFile("used.token"))
 }

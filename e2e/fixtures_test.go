@@ -124,12 +124,15 @@ func (f *fixtures) adminKey(ca string) *jose.JSONWebKey {
 	return key
 }
 
-// token makes a one-time token like those of step ca token, valid for five
-// minutes from a time on. Claims are added to it; those that are empty are left
-// out.
+// tokenLife is how long the tokens of tests are valid: longer than the tests take
+// on a busy machine.
+const tokenLife = 30 * time.Minute
+
+// token makes a one-time token like those of step ca token, valid for tokenLife
+// from a time on. Claims are added to it; those that are empty are left out.
 func (f *fixtures) token(key *jose.JSONWebKey, made time.Time, claims map[string]any) string {
 	all := map[string]any{
-		"iss": "admin", "jti": rand.Text(), "iat": made.Unix(), "nbf": made.Unix(), "exp": made.Add(5 * time.Minute).Unix(),
+		"iss": "admin", "jti": rand.Text(), "iat": made.Unix(), "nbf": made.Unix(), "exp": made.Add(tokenLife).Unix(),
 	}
 	maps.Copy(all, claims)
 	maps.DeleteFunc(all, func(_ string, claim any) bool { return claim == "" })
