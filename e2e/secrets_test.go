@@ -15,6 +15,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math"
 	"math/big"
 	"os"
 	"os/exec"
@@ -188,7 +189,7 @@ var flows = map[string][]flow{
 // of all processes.
 func TestSecrets(t *testing.T) {
 	t.Parallel()
-	f := &flowFixtures{watch: watch{seen: map[string]map[string]bool{}}}
+	f := &flowFixtures{watch: watch{seen: map[int]map[string]bool{}}}
 	go f.watch.run(t.Context())
 	runSession(t, secretsScript, map[string]func(*testscript.TestScript, []string){
 		"prepare-flows": func(ts *testscript.TestScript, _ []string) { f.prepare(ts) },
@@ -388,7 +389,7 @@ func (f *flowFixtures) run(t *testing.T, c flow, run invocation, fresh string) {
 	session := started.cmd.Process.Pid
 	f.watch.add(session)
 	got := started.result()
-	processes := f.watch.commandLines(session)
+	processes := f.watch.remove(session)
 	output := got.stdout + got.stderr
 	if got.code != c.code {
 		t.Errorf("exit code %d, want %d\n%s", got.code, c.code, output)
@@ -408,39 +409,53 @@ func (f *flowFixtures) run(t *testing.T, c flow, run invocation, fresh string) {
 // programs that are started in one stay in.
 type watch struct {
 	mu   sync.Mutex
-	seen map[string]map[string]bool // by session
+	seen map[int]map[string]bool // by session
 }
 
 func (w *watch) add(session int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.seen[strconv.Itoa(session)] = map[string]bool{}
+	w.seen[session] = map[string]bool{}
 }
 
-// commandLines returns those of a session that has ended.
-func (w *watch) commandLines(session int) string {
+// remove returns the command lines of a session that has ended.
+func (w *watch) remove(session int) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return strings.Join(slices.Collect(maps.Keys(w.seen[strconv.Itoa(session)])), "\n")
+	lines := w.seen[session]
+	delete(w.seen, session)
+	return strings.Join(slices.Collect(maps.Keys(lines)), "\n")
 }
 
-// run looks at all processes every 10 ms until the context ends.
+// run looks at the processes every 10 ms until the context ends.
 func (w *watch) run(ctx context.Context) {
 	for ticks := time.NewTicker(10 * time.Millisecond); ctx.Err() == nil; <-ticks.C {
-		processes, _ := os.ReadDir("/proc")
-		for _, p := range processes {
-			stat, err := os.ReadFile("/proc/" + p.Name() + "/stat")
-			if err != nil {
-				continue // it has ended, or is no process
-			}
-			// State, parent, group and session follow the name (proc(5)).
-			session := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))[3]
-			w.mu.Lock()
-			if seen := w.seen[session]; seen != nil {
-				line, _ := os.ReadFile("/proc/" + p.Name() + "/cmdline")
-				seen[string(line)] = true
-			}
-			w.mu.Unlock()
+		w.mu.Lock()
+		w.look()
+		w.mu.Unlock()
+	}
+}
+
+// look looks at all processes that are younger than the oldest session.
+func (w *watch) look() {
+	oldest := math.MaxInt
+	for session := range w.seen {
+		oldest = min(oldest, session)
+	}
+	processes, _ := os.ReadDir("/proc")
+	for _, p := range processes {
+		if pid, err := strconv.Atoi(p.Name()); err != nil || pid < oldest {
+			continue
+		}
+		stat, err := os.ReadFile("/proc/" + p.Name() + "/stat")
+		if err != nil {
+			continue // it has ended
+		}
+		// State, parent, group and session follow the name (proc(5)).
+		session, _ := strconv.Atoi(strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))[3])
+		if seen := w.seen[session]; seen != nil {
+			line, _ := os.ReadFile("/proc/" + p.Name() + "/cmdline")
+			seen[string(line)] = true
 		}
 	}
 }
