@@ -48,6 +48,7 @@ func TestCheckProxy(t *testing.T) {
 		{}, {upper: "http://me:hunter2@proxy:3128"}, {upper: "proxy"}, {upper: "proxy:3128", lower: "%"}, {lower: "socks5://[::1]:9"},
 		{upper: "http://me:hunter2%3t@proxy", wrong: "HTTPS_PROXY"}, {upper: "me:hunter2%@proxy:3128", lower: "proxy", wrong: "HTTPS_PROXY"},
 		{lower: "http://me:hunter2@proxy:x", wrong: "https_proxy"}, {upper: "http://hunter2 @proxy", wrong: "HTTPS_PROXY"},
+		{upper: "http://", wrong: "HTTPS_PROXY"}, {lower: "http://:3128", wrong: "https_proxy"}, {upper: "ftp://proxy", wrong: "HTTPS_PROXY"},
 	} {
 		err := checkProxy(func(name string) string {
 			return map[string]string{"HTTPS_PROXY": tt.upper, "https_proxy": tt.lower}[name]
