@@ -89,8 +89,8 @@ var badAnswers = []badAnswer{
 	{name: "going away, always", goAway: "all", only: http2, args: tokenArgs, code: 1, status: "unknown", text: "turned away 5 times"},
 	{name: "going away, and refusing", to: "revoke", goAway: "first", answer: says(401, `{"status":401,"message":"used"}`), only: http2, args: tokenArgs, code: 1, status: "unknown", text: "used"},
 	{name: "going away, and forbidding", to: "revoke", goAway: "first", answer: says(403, `{"status":403,"message":"no"}`), only: http2, args: tokenArgs, code: 1, status: "failed", text: "no"},
-	{name: "redirects", to: "revoke", args: oneArgs, answer: http.RedirectHandler("/1.0/revoke", 307).ServeHTTP, code: 1, status: "failed", text: "answered with a redirect"},
-	{name: "redirects", to: "provisioners", args: oneArgs, answer: http.RedirectHandler("/1.0/provisioners", 302).ServeHTTP, code: 1, status: "not-attempted", text: "answered with a redirect"},
+	{name: "redirects", to: "revoke", args: oneArgs, answer: http.RedirectHandler("/1.0/revoke", http.StatusTemporaryRedirect).ServeHTTP, code: 1, status: "failed", text: "answered with a redirect"},
+	{name: "redirects", to: "provisioners", args: oneArgs, answer: http.RedirectHandler("/1.0/provisioners", http.StatusFound).ServeHTTP, code: 1, status: "not-attempted", text: "answered with a redirect"},
 
 	// Nothing where there should be something.
 	{name: "null", to: "provisioners", args: oneArgs, answer: says(200, `{"provisioners":[{"type":"JWK","name":"admin","key":null}]}`), code: 1, status: "not-attempted", text: "without its key"},
