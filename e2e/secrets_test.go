@@ -249,7 +249,7 @@ func (f *flowFixtures) provisionerKeys() {
 func (f *flowFixtures) passwords() {
 	f.Setenv("password", strings.TrimSpace(f.ReadFile("ca/password")))
 	random := []byte(rand.Text() + rand.Text())
-	hexadecimal := hex.EncodeToString(random[:16]) // as openssl rand -hex 16 prints it
+	hexadecimal := "a" + hex.EncodeToString(random[:16])[1:] // as openssl rand -hex 16 prints it; not all of it decimal
 	mixed := new(big.Int).SetBytes(random[:16]).String() + "x"
 	for name, password := range map[string]string{"hex-password": hexadecimal, "mixed-password": mixed, "number-password": "-" + mixed[1:12]} {
 		f.secret.add(password)
