@@ -71,8 +71,8 @@ var badAnswers = []badAnswer{
 	{name: "bomb", to: "crl", args: verifyArgs, answer: bomb, code: 4, status: "revoked", text: "not proven: reading the CRL"},
 	{name: "unsigned", to: "crl", args: slowArgs, answer: unsigned, code: 4, status: "revoked", text: "not proven: the CRL is not signed by this CA"},
 	{name: "large, but good", to: "crl", args: slowArgs, answer: crl, status: "revoked", text: "100 certificates are on record as revoked"},
-	{name: "headers", to: "revoke", answer: headers, code: 1, status: lost, text: "not known"},
-	{name: "informational", to: "revoke", answer: informational, code: 1, status: lost, text: "not known"},
+	{name: "headers", to: "revoke", answer: headers, code: 1, status: lost, text: "the connection ended before the answer"},
+	{name: "informational", to: "revoke", answer: informational, code: 1, status: lost, text: "the connection ended before the answer"},
 	{name: "informational", to: "provisioners", args: oneArgs, answer: informational, code: 1, status: "not-attempted", text: "cannot be reached"},
 
 	// Later than anybody waits.

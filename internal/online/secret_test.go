@@ -129,3 +129,13 @@ func TestEcho(t *testing.T) {
 		})
 	}
 }
+
+// TestLaterEcho shows that a CA cannot have a part of the token shown that it was
+// sent before.
+func TestLaterEcho(t *testing.T) {
+	t.Parallel()
+	c := connect(t, configOf(t, serve(t, answerWith(403, secret[20:90]))))
+	c.Revoke(t.Context(), revocation.Request{Token: secret})
+	_, err := c.Provisioners(t.Context())
+	checkError(t, err, "answered: (a token) (HTTP 403", noStepCA)
+}

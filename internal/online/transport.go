@@ -30,7 +30,7 @@ const (
 	maxCertificates = 1 << 20 // a root, or intermediates
 	maxProvisioners = 16 << 20
 	maxCRL          = 64 << 20 // 1.3 million entries of step-ca
-	maxUnread       = 1 << 20  // of one answer, and on one connection
+	maxUnread       = 1 << 20  // that wait on a connection of HTTP/2
 )
 
 // A way leads to the CA, and bounds everything that comes back.
@@ -53,7 +53,6 @@ func newWay(cfg Config, config *tls.Config) way {
 		MaxIdleConnsPerHost:    cfg.Concurrency, // of HTTP/1.1
 		HTTP2: &http.HTTP2Config{
 			MaxReceiveBufferPerConnection: maxUnread,
-			MaxReceiveBufferPerStream:     maxUnread,
 		},
 	}}
 }
