@@ -76,11 +76,11 @@ func (x exchange) refusal(resp *http.Response) error {
 
 // revokedSerial returns the serial number of which a message of step-ca says
 // that it was revoked before, or "". The text is that of authority/tls.go,
-// Authority.Revoke, since version 0.18 at least, as errs.BadRequest completes it.
+// Authority.Revoke, since version 0.22 at least, as errs.BadRequest completes it.
 func revokedSerial(message string) string {
 	serial, begins := strings.CutPrefix(message, errs.BadRequestPrefix+"certificate with serial number '")
 	serial, ends := strings.CutSuffix(serial, "' is already revoked.")
-	if !begins || !ends || len(serial) > maxName {
+	if !begins || !ends || len(serial) > 64 { // digits, and more than any has
 		return ""
 	}
 	return serial

@@ -27,18 +27,18 @@ func (x exchange) hide(text string) string {
 	}
 	hidden := make([]bool, len(text)+1)
 	r := literally(text)
-	hide := func(from, to int) {
+	mark := func(from, to int) {
 		for at := r.from[from]; at < r.from[to]; at++ {
 			hidden[at] = true
 		}
 	}
 	for range maxLevels {
 		for _, at := range jwt.FindAllStringIndex(r.chars, -1) {
-			hide(at[0], at[1])
+			mark(at[0], at[1])
 		}
 		for i := 0; i < len(r.chars); i++ {
 			if n := r.longest(i, x.secret); n >= minPart {
-				hide(i, i+n)
+				mark(i, i+n)
 				i += n - 1
 			}
 		}

@@ -77,33 +77,21 @@ var (
 // send makes an exchange within the time of ctx. It does not wait long for a
 // connection, and follows no redirect. It also returns how often the request was
 // sent: with HTTP/2, net/http repeats what the other side says it has not looked
-// at. Its error shows nothing of the secret, and may be a refusal, a
-// redirectError or a badAnswer; it is an unsentError if nothing was sent.
+// at. Its error shows no token, and may be a refusal, a redirectError or a
+// badAnswerError; it is an unsentError if nothing was sent.
 func (w way) send(ctx context.Context, x exchange) (sent int, err error) {
 	ctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
-	timer := time.AfterFunc(connectTimeout, func() { giveUp(errNoConnection) })
-	defer timer.Stop()
-	var conn net.Conn
-	var sends atomic.Int32
+	s := &sending{giveUp: giveUp, timer: time.AfterFunc(connectTimeout, func() { giveUp(errNoConnection) })}
+	defer s.timer.Stop()
 	if x.secret != "" {
 		w.last.Store(&x.secret)
 	} else if last := w.last.Load(); last != nil {
 		x.secret = *last
 	}
-	req, err := w.request(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GetConn: func(string) {
-			if !isHTTP2(conn) {
-				sends.Store(0) // HTTP/1.1 repeats only what was not written
-			} else if sends.Load() >= maxSends {
-				giveUp(errTurnedAway)
-			}
-		},
-		GotConn:      func(info httptrace.GotConnInfo) { conn = info.Conn; timer.Stop() },
-		WroteHeaders: func() { sends.Add(1) },
-	}), x)
+	req, err := w.request(httptrace.WithClientTrace(ctx, s.trace()), x)
 	if err != nil {
-		return 0, err
+		return 0, &unsentError{error: err}
 	}
 	start := time.Now()
 	resp, err := w.transport.RoundTrip(req)
@@ -114,19 +102,53 @@ func (w way) send(ctx context.Context, x exchange) (sent int, err error) {
 		err = why
 	}
 	if err = x.clean(err); ui.Debugging() {
-		what := fmt.Sprint(err)
-		if resp != nil {
-			what = fmt.Sprintf("%s, request ID %s", x.hide(resp.Status), x.hide(resp.Header.Get("X-Request-Id")))
-		}
-		ui.Debug("%s %s after %s: %s", req.Method, req.URL, time.Since(start).Round(time.Millisecond), what)
+		x.debug(req, resp, err, time.Since(start))
 	}
-	if sent = int(sends.Load()); resp != nil {
-		sent = max(sent, 1)
-	}
-	if err != nil && sent == 0 {
+	switch sent = int(s.sends.Load()); {
+	case resp != nil:
+		return max(sent, 1), err
+	case sent == 0:
 		err = &unsentError{error: err}
 	}
 	return sent, err
+}
+
+// A sending watches over one request.
+type sending struct {
+	giveUp context.CancelCauseFunc
+	timer  *time.Timer // until there is a connection
+	conn   net.Conn    // the last one
+	sends  atomic.Int32
+}
+
+// trace has the request given up when the other side has net/http repeat it too
+// often.
+func (s *sending) trace() *httptrace.ClientTrace {
+	return &httptrace.ClientTrace{
+		GetConn: func(string) {
+			if !isHTTP2(s.conn) {
+				s.sends.Store(0) // with HTTP/1.1 nothing is repeated that was written
+			} else if s.sends.Load() >= maxSends {
+				s.giveUp(errTurnedAway)
+			}
+		},
+		GotConn:      func(info httptrace.GotConnInfo) { s.conn = info.Conn; s.timer.Stop() },
+		WroteHeaders: func() { s.sends.Add(1) },
+	}
+}
+
+// isHTTP2 tells whether a connection, which may be nil, carries HTTP/2.
+func isHTTP2(conn net.Conn) bool {
+	c, ok := conn.(*tls.Conn)
+	return ok && c.ConnectionState().NegotiatedProtocol == "h2"
+}
+
+func (x exchange) debug(req *http.Request, resp *http.Response, err error, took time.Duration) {
+	result := fmt.Sprint(err)
+	if resp != nil {
+		result = fmt.Sprintf("%s, request ID %s", x.hide(resp.Status), x.hide(resp.Header.Get("X-Request-Id")))
+	}
+	ui.Debug("%s %s after %s: %s", req.Method, req.URL, took.Round(time.Millisecond), result)
 }
 
 func (w way) request(ctx context.Context, x exchange) (*http.Request, error) {
@@ -144,12 +166,6 @@ func (w way) request(ctx context.Context, x exchange) (*http.Request, error) {
 		req.Header.Set("X-Request-Id", x.requestID)
 	}
 	return req, nil
-}
-
-// isHTTP2 tells whether a connection, which may be nil, carries HTTP/2.
-func isHTTP2(conn net.Conn) bool {
-	c, ok := conn.(*tls.Conn)
-	return ok && c.ConnectionState().NegotiatedProtocol == "h2"
 }
 
 // receive takes an answer.

@@ -27,15 +27,15 @@ type CRL struct {
 // ReadCRL reads a CRL in DER. One of the issuers must have signed it, and it
 // must not be out of date.
 func ReadCRL(der []byte, issuers []*x509.Certificate) (*CRL, error) {
-	parts, err := split(der)
+	p, err := split(der)
 	if err != nil {
 		return nil, fmt.Errorf("reading the CRL: %w", err)
 	}
-	l := &CRL{parts: parts}
-	if l.list, err = parts.with(nil); err != nil {
+	l := &CRL{parts: p}
+	if l.list, err = l.with(nil); err != nil {
 		return nil, fmt.Errorf("reading the CRL: %w", err)
 	}
-	l.list.RawTBSRevocationList = parts.signed
+	l.list.RawTBSRevocationList = l.signed
 	signed := slices.ContainsFunc(issuers, func(c *x509.Certificate) bool { return l.list.CheckSignatureFrom(c) == nil })
 	switch now := time.Now(); {
 	case !signed:
@@ -45,7 +45,7 @@ func ReadCRL(der []byte, issuers []*x509.Certificate) (*CRL, error) {
 	case now.After(l.list.NextUpdate):
 		return nil, fmt.Errorf("the CRL is out of date since %s", Stamp(l.list.NextUpdate))
 	}
-	if l.index, err = parts.indexed(); err != nil {
+	if l.index, err = l.indexed(); err != nil {
 		return nil, fmt.Errorf("reading the CRL: %w", err)
 	}
 	return l, nil

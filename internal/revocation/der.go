@@ -29,6 +29,7 @@ type parts struct {
 	rest    cryptobyte.String // what follows tbsCertList: the algorithm and the signature
 }
 
+// split finds the parts of a CRL. Nobody has verified its signature yet.
 func split(der cryptobyte.String) (p parts, err error) {
 	if !der.ReadASN1(&p.rest, asn1.SEQUENCE) || !der.Empty() || !p.rest.ReadASN1Element(&p.signed, asn1.SEQUENCE) {
 		return p, errNoCRL
