@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/smallstep/certificates/api"
@@ -135,10 +136,11 @@ func checkIntermediates(list []api.Certificate) error {
 	return nil
 }
 
-// issuers also returns the refusal of a CA that does not list its intermediates,
-// or nil. An older step-ca does not know the question (404); a registration
-// authority has none (501). Either shows those of its issuer in the chain of its
-// own certificate.
+// issuers leaves out what nobody has signed who stands behind the CA's own
+// certificate. It also returns the refusal of a CA that does not list its
+// intermediates, or nil. An older step-ca does not know the question (404); a
+// registration authority has none (501). Either shows those of its issuer in the
+// chain of its own certificate.
 func (c *CA) issuers(ctx context.Context) (issuers []*x509.Certificate, refused *refusal, err error) {
 	var list api.IntermediatesResponse
 	err = c.get(ctx, "asked for its intermediate certificates", exchange{path: "1.0/intermediates", limit: maxCertificates, read: func(body io.Reader) error {
@@ -153,15 +155,22 @@ func (c *CA) issuers(ctx context.Context) (issuers []*x509.Certificate, refused 
 	}
 	// Of the trusted roots, only those count that this CA has shown to be its
 	// own: a file may also hold those of other CAs.
+	var proven []*x509.Certificate
 	for _, chain := range *c.chains.Load() {
-		if issuers = append(issuers, chain[len(chain)-1]); refused != nil {
-			issuers = append(issuers, chain[1:]...)
+		issuers, proven = append(issuers, chain[len(chain)-1]), append(proven, chain[1:]...)
+	}
+	if refused != nil {
+		return append(issuers, proven...), refused, nil
+	}
+	proven = append(proven, issuers...)
+	for _, intermediate := range list.Certificates {
+		if slices.ContainsFunc(proven, func(c *x509.Certificate) bool {
+			return intermediate.Equal(c) || intermediate.CheckSignatureFrom(c) == nil
+		}) {
+			issuers = append(issuers, intermediate.Certificate)
 		}
 	}
-	for _, intermediate := range list.Certificates {
-		issuers = append(issuers, intermediate.Certificate)
-	}
-	return issuers, refused, nil
+	return issuers, nil, nil
 }
 
 // Evidence returns the CA's CRL, which one of its issuers must have signed and

@@ -2,20 +2,27 @@ package online
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/smallstep/certificates/api"
+	"go.step.sm/crypto/minica"
 	"go.step.sm/crypto/x509util"
 
 	"github.com/step-plugins/step-revoke-plugin/internal/problem"
@@ -116,6 +123,52 @@ func TestProvisionerPages(t *testing.T) {
 	}
 	if n := connections.Load(); n != 1 {
 		t.Errorf("%d connections, want 1", n)
+	}
+}
+
+// TestIssuers shows that a CA cannot name intermediates that its root has not
+// signed.
+func TestIssuers(t *testing.T) {
+	t.Parallel()
+	ours, err := minica.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger, err := minica.New(minica.WithName(ours.Root.Subject.CommonName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := ours.Sign(&x509.Certificate{PublicKey: key.Public(), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := *ours.Intermediate
+	second.Raw, second.SerialNumber = nil, big.NewInt(2)
+	der, err := x509.CreateCertificate(rand.Reader, &second, ours.Root, ours.Intermediate.PublicKey, ours.RootSigner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	older, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list api.IntermediatesResponse
+	for _, c := range []*x509.Certificate{ours.Intermediate, older, stranger.Intermediate, stranger.Root} {
+		list.Certificates = append(list.Certificates, api.NewCertificate(c))
+	}
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(list) }))
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{leaf.Raw, ours.Intermediate.Raw}, PrivateKey: key}}}
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	cfg := configOf(t, server)
+	cfg.Roots = []*x509.Certificate{ours.Root, stranger.Root}
+	issuers, err := connect(t, cfg).Issuers(t.Context())
+	if want := []*x509.Certificate{ours.Root, ours.Intermediate, older}; err != nil || !slices.EqualFunc(issuers, want, (*x509.Certificate).Equal) {
+		t.Errorf("%d issuers, %v", len(issuers), err)
 	}
 }
 
