@@ -136,8 +136,9 @@ func checkIntermediates(list []api.Certificate) error {
 	return nil
 }
 
-// issuers leaves out what nobody has signed who stands behind the CA's own
-// certificate. It also returns the refusal of a CA that does not list its
+// issuers leaves out intermediates that are neither in the chain of the CA's own
+// certificate nor signed by a certificate of it: whoever holds any certificate under
+// the root could list others. It also returns the refusal of a CA that does not list its
 // intermediates, or nil. An older step-ca does not know the question (404); a
 // registration authority has none (501). Either shows those of its issuer in the
 // chain of its own certificate.
