@@ -58,8 +58,8 @@ func findTrust(c *cli.Context, on given) (trust, error) {
 }
 
 // withToken completes a trust with what a token says. Nobody has verified the
-// token: its address serves only where none is configured, and its root
-// fingerprint only where nothing at all is; else the root in force must have it.
+// token: its address and its root fingerprint serve only where nothing at all is
+// configured. Else a root in force must have that fingerprint.
 func (t trust) withToken(token *authorize.Token) (_ trust, tokenRoot string, err error) {
 	if token == nil || token.Root == "" {
 		return t, "", nil
@@ -72,10 +72,8 @@ func (t trust) withToken(token *authorize.Token) (_ trust, tokenRoot string, err
 	if err != nil {
 		return t, "", problem.Wrap(err, "the token's audience")
 	}
-	if t.address == "" {
-		if t.address = u.String(); t.rootFile == "" && t.fingerprint == "" {
-			t.fingerprint = tokenRoot
-		}
+	if t == (trust{}) {
+		t.address, t.fingerprint = u.String(), tokenRoot
 	}
 	return t, tokenRoot, nil
 }
@@ -87,7 +85,11 @@ func (o *options) findCA(ctx context.Context, t trust) error {
 		return err
 	}
 	if t.address == "" {
-		return problem.New("--ca-url is missing").Hint("name the CA with --ca-url, or run 'step ca bootstrap' once")
+		err := problem.New("--ca-url is missing")
+		if tokenRoot != "" {
+			err = err.Hint("the address in the token counts only where no root is configured: nobody has verified it")
+		}
+		return err.Hint("name the CA with --ca-url, or run 'step ca bootstrap' once")
 	}
 	if o.online.URL, err = online.ParseURL(t.address); err != nil {
 		return err

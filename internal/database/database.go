@@ -127,7 +127,7 @@ func Open(cfg *db.Config, quiet bool) (*DB, error) {
 		return nil, problem.New("the CA's database %s is in use", cfg.DataSource).
 			Hint("the CA is running: revoke online, without --offline, or stop it first")
 	case err != nil:
-		return nil, problem.New("opening the CA's database: %w", err).Hint(checkHint)
+		return nil, problem.New("opening the CA's database: %w", problem.Cleaned(err)).Hint(checkHint)
 	}
 	opened := &DB{DB: inner}
 	// One of the two tables is in every step-ca database, and both are small.

@@ -56,6 +56,7 @@ func openPostgres(cfg *db.Config) (*sql.DB, error) {
 	if cfg.Database != "" {
 		source.Database = cfg.Database
 	}
+	problem.Hide(source.Password)
 	return pgxstdlib.OpenDB(*source), nil
 }
 
@@ -67,6 +68,7 @@ func openMySQL(cfg *db.Config) (*sql.DB, error) {
 	if cfg.Database != "" {
 		source.DBName = cfg.Database
 	}
+	problem.Hide(source.Passwd)
 	connector, err := mysql.NewConnector(source)
 	if err != nil {
 		return nil, err
@@ -85,7 +87,7 @@ func ping(conn *sql.DB) error {
 	case isUnknownDatabase(err):
 		return problem.New("the CA's database does not exist on its server").Hint(newCAHint)
 	}
-	return problem.New("the CA's database server: %w", err)
+	return problem.New("the CA's database server: %w", problem.Cleaned(err))
 }
 
 // isUnknownDatabase recognizes invalid_catalog_name of PostgreSQL (appendix A of

@@ -12,6 +12,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"regexp"
 	"runtime"
 	"strings"
 
@@ -26,6 +27,10 @@ const (
 	maxCertificates = 16 << 20
 	maxSecret       = 1 << 20 // a key, a password or a token
 )
+
+// maxParts bounds how many parts of a key are looked for in what others say. An
+// RSA key of 8192 bits has a hundred lines.
+const maxParts = 200
 
 // Certificates reads all certificates of the file that a flag names: at least
 // one. Its errors say what is in the file instead, but do not show it: it may be
@@ -86,10 +91,27 @@ func Secret(ctx context.Context, file, flag, what string) ([]byte, error) {
 	case err != nil:
 		return nil, problem.New("reading %s: %w", what, err)
 	}
+	hide(data)
 	if info.Mode().IsRegular() && info.Mode().Perm()&0o004 != 0 && runtime.GOOS != "windows" {
 		ui.Warn("%s can be read by everybody on this host (mode %#o)", file, info.Mode().Perm())
 	}
 	return data, nil
+}
+
+// longLine matches what is secret in a key: base64 in PEM and in JSON.
+var longLine = regexp.MustCompile(`[\w+/=-]{16,}`)
+
+// hide keeps what was read out of what others say later: a key's parts, and a
+// password or token as a whole.
+func hide(data []byte) {
+	text := strings.TrimSpace(string(data))
+	if !strings.HasPrefix(text, "{") && !strings.Contains(text, "-----BEGIN ") {
+		problem.Hide(text)
+		return
+	}
+	for _, part := range longLine.FindAllString(text, maxParts) {
+		problem.Hide(part)
+	}
 }
 
 // notThere words why there is no file with this name, without the name.

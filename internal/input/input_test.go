@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 
+	"go.step.sm/crypto/pemutil"
+
 	"github.com/step-plugins/step-revoke-plugin/internal/problem"
 )
 
@@ -120,4 +122,36 @@ func TestSecret(t *testing.T) {
 	}
 	_, err := Password(t.Context(), write(t, "password", []byte("\n")), "--the-file")
 	check(t, "white space", err, "password is empty", "")
+}
+
+// TestHidden shows that what was read is taken out of what others say.
+func TestHidden(t *testing.T) {
+	t.Parallel()
+	block, err := pemutil.Serialize(newKey(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := pem.EncodeToMemory(block)
+	const jwk = `{"use": "sig", "kty": "EC", "crv": "P-256", "d": "KiN9aRkGCkUZTAFQRkDkUxQxQ3EXAMPLEonly0notReal"}`
+	for name, test := range map[string]struct {
+		data []byte
+		echo string
+	}{
+		"password":       {[]byte("open sesame\n"), "open sesame"},
+		"short password": {[]byte("tres\n"), "tres"},
+		"private key":    {key, strings.Split(string(key), "\n")[2]},
+		"JWK":            {[]byte(jwk), jwk[60:90]},
+	} {
+		if _, err := Password(t.Context(), write(t, "secret", test.data), "--password-file"); err != nil {
+			t.Fatal(err)
+		}
+		if got := problem.Clean("no: <"+test.echo+">", ""); got != "no: <(a secret)>" {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+	for _, text := range []string{"-----BEGIN EC PRIVATE KEY-----", `"kty": "EC"`} {
+		if got := problem.Clean(text, ""); got != text {
+			t.Errorf("%q became %q", text, got)
+		}
+	}
 }

@@ -83,7 +83,7 @@ func (k KeyFile) signer(key any, err error) (crypto.Signer, error) {
 	}
 	p := problem.New("%s holds no private key that can sign", k.File)
 	if err != nil {
-		p = problem.New("%s is not a private key that can be read: %w", k.File, err)
+		p = problem.New("%s is not a private key that can be read: %w", k.File, problem.Cleaned(err))
 	}
 	return nil, p.Hint("%s names a PEM file with the private key of the certificate in %s", k.Flag, k.CertFlag)
 }

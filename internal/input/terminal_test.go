@@ -32,6 +32,9 @@ func TestMain(m *testing.M) {
 	}
 	key, err := KeyFile{File: file, Flag: "--key", PasswordFlag: "--key-password-file", CertFlag: "--cert"}.Read(context.Background())
 	fmt.Printf("a key: %t, %v\n", key != nil, err)
+	if key != nil && problem.Clean("right", "") == "right" {
+		fmt.Println("the password that was typed is not hidden")
+	}
 }
 
 // TestTypedPassword types the password of a key.

@@ -13,6 +13,7 @@ import (
 	"github.com/smallstep/certificates/authority/provisioner"
 	"github.com/smallstep/certificates/errs"
 
+	"github.com/step-plugins/step-revoke-plugin/internal/problem"
 	"github.com/step-plugins/step-revoke-plugin/internal/revocation"
 	"github.com/step-plugins/step-revoke-plugin/internal/target"
 )
@@ -69,7 +70,7 @@ func answerTo(serial target.Serial, err error, inFiles bool) revocation.Answer {
 	if refusal := (*errs.Error)(nil); errors.As(err, &refusal) {
 		code, text = refusal.Status, refusal.Error()
 	}
-	a := revocation.Answer{Status: revocation.Failed, Err: err, Cause: cause(serial, err)}
+	a := revocation.Answer{Status: revocation.Failed, Err: problem.Cleaned(err), Cause: problem.Clean(cause(serial, err), "")}
 	switch {
 	case code == http.StatusBadRequest && text == fmt.Sprintf("certificate with serial number '%s' is already revoked", serial):
 		return revocation.Answer{Status: revocation.AlreadyRevoked}

@@ -25,6 +25,7 @@ func ReadSettings(file string) (*Settings, error) {
 		return nil, problem.New("reading the CA's configuration: %w", err).
 			Hint("--ca-config names the CA's ca.json, --context the context that it is in")
 	}
+	problem.Hide(cfg.Password)
 	if err := checkConfig(cfg); err != nil {
 		return nil, problem.Wrap(err, "%s", file)
 	}

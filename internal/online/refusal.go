@@ -263,7 +263,7 @@ func isCertificateAlert(err error) bool {
 // cause strips an error of what its wrappers say about the request.
 func cause(err error) error {
 	var op *net.OpError
-	if !has[*shownError](err) && errors.As(err, &op) {
+	if !has[*problem.Reworded](err) && errors.As(err, &op) {
 		return op
 	}
 	return err

@@ -55,6 +55,7 @@ func AskPassword(ctx context.Context, flag, question string, fits func(password 
 		if err != nil {
 			return err
 		}
+		problem.Hide(string(password))
 		if fits(password) {
 			return nil
 		}
