@@ -209,6 +209,7 @@ func TestRun(t *testing.T) {
 		{name: "no authorization", n: 5000, want: "0 0 * 0 *", stopped: "no (HTTP 401)", most: time.Second, answer: always(expired)},
 		{name: "no database", n: 5000, want: "0 0 * 0 *", stopped: "no (HTTP 501)", most: time.Second, answer: always(refusal("no (HTTP 501)", revocation.Nothing))},
 		{name: "some are refused", n: 100, want: "80 0 20 0 0", most: time.Second, answer: eachFifth(forbidden)},
+		{name: "all are refused, each on its own", n: 5000, want: "0 0 5000 0 0", most: 2 * time.Second, answer: always(refusal("revoked already, most likely (HTTP 400)", revocation.Alone))},
 		{name: "all are refused", n: 5000, want: "0 0 * 0 *", stopped: "no (HTTP 403)", most: time.Second, answer: always(forbidden)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -104,6 +104,9 @@ func (e *engine) succeeded(j *job, now time.Time) {
 
 // refused ends the run, unless the refusal may be about one certificate alone.
 func (e *engine) refused(a revocation.Answer) {
+	if a.Next == revocation.Alone {
+		return
+	}
 	e.refusals++
 	mayBeAlone := a.Next == revocation.Others || a.Next == revocation.Again
 	if !mayBeAlone || e.refusals == maxRefusals {

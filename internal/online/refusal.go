@@ -130,6 +130,9 @@ func (r *refusal) answer(serial target.Serial) revocation.Answer {
 		}
 	case r.isPassedOn():
 		a.Cause = fmt.Sprintf("%s (HTTP %d)", behind, r.status)
+		if r.status == http.StatusBadRequest { // a batch that is run again must get beyond what is revoked
+			a.Next = revocation.Alone
+		}
 	case r.status == http.StatusNotImplemented:
 		a.Next = revocation.Nothing
 	case r.status == http.StatusUnauthorized:

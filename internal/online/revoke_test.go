@@ -85,7 +85,7 @@ func TestRevoke(t *testing.T) {
 		{"no database", message(501, "not implemented"), failed, nothing, "(HTTP 501", "has no database", "not implemented (HTTP 501)"},
 		{"server error", message(500, internal), unknown, again, "info (HTTP 500", stale, strings.TrimSuffix(internal, ".") + " (HTTP 500)"},
 		{"proxy error", answerWith(502, ""), unknown, again, "Bad Gateway (HTTP 502", stale, "Bad Gateway (HTTP 502)"},
-		{"passed on", message(400, internal), failed, others, passedOn + ", most likely because it is revoked already: The", "--dry-run --verify", passedOn + " (HTTP 400)"},
+		{"passed on", message(400, internal), failed, revocation.Alone, passedOn + ", most likely because it is revoked already: The", "--dry-run --verify", passedOn + " (HTTP 400)"},
 		{"passed on, unauthorized", message(401, internal), failed, others, passedOn + ": The", "the log of that CA", passedOn + " (HTTP 401)"},
 		{"passed on, no database", message(501, internal), failed, others, passedOn + ": The", "the log of that CA", passedOn + " (HTTP 501)"},
 		{"almost passed on", message(400, internal+" Really."), failed, others, "Really (HTTP 400", "", internal + " Really (HTTP 400)"},

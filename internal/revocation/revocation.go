@@ -64,6 +64,7 @@ type Next int
 const (
 	Nothing    Next = iota // no attempt can succeed: the run ends
 	Others                 // the refusal may be about this certificate alone
+	Alone                  // it is, however many are refused
 	Again                  // the failure may be transient
 	FreshToken             // the token may be older than the CA
 	Reach                  // nothing was sent: wait until the CA can be reached
