@@ -290,7 +290,7 @@ func TestOutage(t *testing.T) {
 		if probes > 10 {
 			t.Errorf("%d requests while the CA was gone", probes)
 		}
-		if back > 15*time.Second || soon < c.Concurrency {
+		if back > 25*time.Second || soon < c.Concurrency {
 			t.Errorf("the CA was asked again after %s, and then %d times in 50 ms", back, soon)
 		}
 	})
