@@ -1,12 +1,15 @@
 package input
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"strings"
 
+	"go.step.sm/crypto/keyutil"
 	"go.step.sm/crypto/pemutil"
 
 	"github.com/step-plugins/step-revoke-plugin/internal/problem"
@@ -31,6 +34,72 @@ func (k KeyFile) Read(ctx context.Context) (crypto.Signer, error) {
 	if err != nil {
 		return nil, err
 	}
+	key, err := k.decrypt(ctx, data)
+	signer, ok := key.(crypto.Signer)
+	var said *problem.Problem
+	switch {
+	case err == nil && ok:
+		return signer, nil
+	case errors.As(err, &said):
+		return nil, err
+	}
+	p := problem.New("%s holds no private key that can sign", k.File)
+	if err != nil {
+		p = problem.New("%s is not a private key that can be read: %w", k.File, problem.Cleaned(err))
+	}
+	return nil, p.Hint("%s names a PEM file with the private key of the certificate in %s", k.Flag, k.CertFlag)
+}
+
+// Public reads the public key in a file: that of a certificate, the first one of
+// several, of a CSR, or of a public or private key, in PEM or DER. For an encrypted
+// key it wants the password as Read does.
+func (k KeyFile) Public(ctx context.Context) (crypto.PublicKey, error) {
+	data, err := readBounded(ctx, k.File, maxCertificates)
+	switch {
+	case errors.Is(err, problem.ErrInterrupted):
+		return nil, err
+	case err != nil:
+		return nil, problem.New("reading the key: %w", err)
+	}
+	if bytes.Contains(data, []byte("PRIVATE KEY")) {
+		hide(data)
+	}
+	var found any
+	switch block, _ := pem.Decode(data); {
+	case block == nil:
+		found, err = parseDER(data)
+	case block.Type == "RSA PUBLIC KEY": // which pemutil does not know
+		found, err = parseDER(block.Bytes)
+	default:
+		found, err = k.decrypt(ctx, data)
+	}
+	if said := (*problem.Problem)(nil); errors.As(err, &said) {
+		return nil, err
+	}
+	if err == nil {
+		found, err = keyutil.PublicKey(found)
+	}
+	if err != nil {
+		return nil, problem.New("%s holds no key that can be read", k.File).
+			Hint("%s takes a file with a certificate, a CSR, a public or a private key", k.Flag)
+	}
+	return found, nil
+}
+
+// parseDER reads a key, or what has one.
+func parseDER(data []byte) (any, error) {
+	if cert, err := x509.ParseCertificate(data); err == nil {
+		return cert.PublicKey, nil
+	}
+	if request, err := x509.ParseCertificateRequest(data); err == nil {
+		return request.PublicKey, nil
+	}
+	return pemutil.ParseDER(data)
+}
+
+// decrypt reads the first key in PEM, or what has one, which may be encrypted. An
+// error about the password is a problem.
+func (k KeyFile) decrypt(ctx context.Context, data []byte) (key any, err error) {
 	var password []byte
 	notGiven := errNotGiven
 	if k.PasswordFile != "" {
@@ -40,7 +109,7 @@ func (k KeyFile) Read(ctx context.Context) (crypto.Signer, error) {
 		notGiven = nil
 	}
 	encrypted := false
-	key, err := k.parse(data, func(string) ([]byte, error) {
+	key, err = k.parse(data, func(string) ([]byte, error) {
 		encrypted = true
 		return password, notGiven
 	})
@@ -50,13 +119,11 @@ func (k KeyFile) Read(ctx context.Context) (crypto.Signer, error) {
 	case encrypted && IsWrongPassword(err):
 		return nil, problem.New("the password in %s does not fit the key in %s", k.PasswordFile, k.File)
 	}
-	return k.signer(key, err)
+	return key, err
 }
 
 // ask asks for the password of an encrypted key.
-func (k KeyFile) ask(ctx context.Context, data []byte) (crypto.Signer, error) {
-	var key any
-	var keyErr error
+func (k KeyFile) ask(ctx context.Context, data []byte) (key any, keyErr error) {
 	err := ui.AskPassword(ctx, k.PasswordFlag, "Please enter the password to decrypt "+k.File, func(password []byte) bool {
 		key, keyErr = k.parse(data, func(string) ([]byte, error) { return password, nil })
 		return !IsWrongPassword(keyErr)
@@ -67,25 +134,20 @@ func (k KeyFile) ask(ctx context.Context, data []byte) (crypto.Signer, error) {
 	case err != nil:
 		return nil, err
 	}
-	return k.signer(key, keyErr)
+	return key, keyErr
 }
 
-// parse parses the key. Its errors are those of pemutil.
+// parse parses the first block of PEM that is not the parameters of a key, which
+// openssl writes before the key itself. Its errors are those of pemutil.
 func (k KeyFile) parse(data []byte, password pemutil.PasswordPrompter) (any, error) {
+	for {
+		block, rest := pem.Decode(data)
+		if block == nil || !strings.HasSuffix(block.Type, " PARAMETERS") {
+			break
+		}
+		data = rest
+	}
 	return pemutil.ParseKey(data, pemutil.WithFilename(k.File), pemutil.WithFirstBlock(), pemutil.WithPasswordPrompt("", password))
-}
-
-// signer returns the key as one that can sign, or words the error of parse.
-func (k KeyFile) signer(key any, err error) (crypto.Signer, error) {
-	signer, ok := key.(crypto.Signer)
-	if err == nil && ok {
-		return signer, nil
-	}
-	p := problem.New("%s holds no private key that can sign", k.File)
-	if err != nil {
-		p = problem.New("%s is not a private key that can be read: %w", k.File, problem.Cleaned(err))
-	}
-	return nil, p.Hint("%s names a PEM file with the private key of the certificate in %s", k.Flag, k.CertFlag)
 }
 
 // KeyFits tells whether a private key is that of a certificate.
