@@ -34,6 +34,7 @@ const (
 	formatName  kind = "format"
 	reasonCode  kind = "code"
 	freeText    kind = "string"
+	whereTerm   kind = "property=value"
 )
 
 // mayBeEmpty tells whether an empty value means something, or is refused where
@@ -84,8 +85,12 @@ and the flag may be repeated`},
 		{names: []string{"from"}, value: fileName, usage: `A file that names many certificates: serial numbers, one a line, or PEM
 certificates, or the output of --format json, of a dry run for instance.
 A dash (-) is standard input`},
+		{names: []string{"where"}, value: whereTerm, many: true, usage: `Certificates by what they are, from the CA's database: see PROPERTIES. The
+same property twice means any of the values, different ones must all hold`},
+		{names: []string{"max"}, value: numberValue, usage: `Revoke nothing if there are more certificates than this number (n)`},
 		{names: []string{"key"}, value: fileName, usage: `The private key of --cert, a PEM file`},
-		{names: []string{"key-password-file"}, value: fileName, inherited: true, usage: `A file with the password of --key, if it is encrypted`},
+		{names: []string{"key-password-file"}, value: fileName, inherited: true, usage: `A file with the password of --key, or of the key that --where names, if
+it is encrypted`},
 		{names: []string{"reason"}, value: freeText, usage: `Why, in your own words: a string for the CA's records`},
 		{names: []string{"reasonCode", "reason-code"}, value: reasonCode, usage: `Why, as a code of RFC 5280 or its name: see REASONS`},
 		{names: []string{"allow-unknown"}, usage: `Revoke also what cannot be shown to be a certificate of this CA`},
@@ -130,7 +135,8 @@ then fetched from the CA; needs no --root`},
 	}},
 	{"ON THE CA HOST", []flag{
 		{names: []string{"offline"}, inherited: true, usage: `Revoke in the CA's own database, without the CA`},
-		{names: []string{"ca-config"}, value: fileName, inherited: true, usage: `The CA's configuration, a file; $(step path)/config/ca.json unless given`},
+		{names: []string{"ca-config"}, value: fileName, inherited: true, usage: `The CA's configuration, a file; $(step path)/config/ca.json unless given.
+It names the database for --offline and --where`},
 		{names: []string{"ca-password-file"}, value: fileName, inherited: true, usage: `A file with the password of the CA's key, which signs the CRL. It is
 needed only where the CA has CRLs`},
 	}},
@@ -296,6 +302,7 @@ const seeHelp = "see 'step revoke --help'"
 // counts: what is inherited gives way.
 var conflicts = [][2]string{
 	{"token", "token-file"},
+	{"where", "from"}, {"where", "cert"}, {"where", "key"}, {"where", "token"}, {"where", "token-file"},
 	{"token", "cert"}, {"token-file", "cert"},
 	{"token", "provisioner"}, {"token-file", "provisioner"},
 	{"token", "kid"}, {"token-file", "kid"},
@@ -315,12 +322,13 @@ var conflictHints = map[[2]string]string{
 	{"offline", "ca-url"}:     "--offline opens the CA that --ca-config describes",
 }
 
-// requirements are the flags that mean nothing without another one.
-var requirements = [][2]string{
+// requirements are the flags that mean nothing without another one, or without
+// one of two.
+var requirements = [][]string{
 	{"key", "cert"},
-	{"key-password-file", "key"},
+	{"key-password-file", "key", "where"},
 	{"x5c-cert", "x5c-key"}, {"x5c-key", "x5c-cert"}, {"x5c-chain", "x5c-cert"},
-	{"ca-config", "offline"},
+	{"ca-config", "offline", "where"},
 	{"ca-password-file", "offline"},
 }
 
@@ -336,10 +344,13 @@ func checkFlags(c *cli.Context, on given) error {
 			return err
 		}
 	}
-	for _, pair := range requirements {
-		if on[pair[0]] && !c.IsSet(pair[1]) {
-			return problem.New("--%s needs --%s", pair[0], pair[1])
+	for _, row := range requirements {
+		if on[row[0]] && !slices.ContainsFunc(row[1:], c.IsSet) {
+			return problem.New("--%s needs --%s", row[0], strings.Join(row[1:], " or --"))
 		}
+	}
+	if on["where"] && c.NArg() > 0 {
+		return problem.New("--where stands alone, without serial numbers").Hint("revoke them in a run of their own")
 	}
 	return checkReadOnce(c)
 }

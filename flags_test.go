@@ -154,8 +154,12 @@ func TestFlagWithoutValue(t *testing.T) {
 // and that the preset of a flag is a value for it.
 func TestFlagTable(t *testing.T) {
 	t.Parallel()
-	for _, pair := range slices.Concat(conflicts, requirements) {
-		for _, name := range pair {
+	rows := slices.Clone(requirements)
+	for _, pair := range conflicts {
+		rows = append(rows, pair[:])
+	}
+	for _, row := range rows {
+		for _, name := range row {
 			if f := findFlag(name); f == nil || f.name() != name {
 				t.Errorf("there is no flag %s", name)
 			}

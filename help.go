@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/step-plugins/step-revoke-plugin/internal/target"
 )
 
 // helpIntro comes before the flags: what to type first, what it means after.
@@ -35,6 +37,12 @@ EXAMPLES
     $ step revoke --dry-run --from serials.txt --reasonCode keyCompromise --format json > plan.json
     $ step revoke --from plan.json --journal revoked.journal
 
+  By what they are, on the CA's host, while the CA runs: a host that was broken
+  into, a leaked key with all renewals, what a provisioner has issued since:
+    $ step revoke --where san=db1.example.com --reasonCode keyCompromise
+    $ step revoke --where key=laptop.crt
+    $ step revoke --where provisioner=ci --where issued-after=2026-11-01 --dry-run
+
   With a one-time token:
     $ step ca token 308893286343609293989051180431574390766 --revoke > token.txt
     $ step revoke --token-file token.txt 308893286343609293989051180431574390766
@@ -46,12 +54,12 @@ USAGE
   step revoke [<serial-number>...] [flags]
 
   A serial number is written in decimal, in hexadecimal behind 0x, or as
-  hexadecimal bytes with colons between them. Without any, and without --cert
-  and --from, it is asked for. Flags may stand before, after and between serial
+  hexadecimal bytes with colons between them. Without any, and without --cert,
+  --from and --where, it is asked for. Flags may stand before, after and between serial
   numbers.
 
-  Many certificates are revoked at the same time. Those of --from are confirmed
-  first, or need --force. Transient failures are tried again without holding up
+  Many certificates are revoked at the same time. Those of --from and --where
+  are confirmed first, or need --force. Transient failures are tried again without holding up
   the others; a failure that no retry can mend ends the run at once.
 
   A revoked certificate cannot be renewed. Whether those who are shown the
@@ -59,7 +67,17 @@ USAGE
   must read: step-ca has CRLs only where its ca.json turns them on.
 `
 
-// helpReasons, helpRest and helpCodes come after the flags.
+// helpProperties, helpReasons, helpRest and helpCodes come after the flags.
+const helpProperties = `
+PROPERTIES
+  --where chooses the certificates in the CA's database that can still do harm:
+  those that are not revoked and not expired, unless their provisioner renews
+  them after that. Names are compared as a whole, never a part of them. A time is
+  one of RFC 3339, a date, which begins in UTC, or a duration before now. Without
+  --offline the database is read while the CA runs: PostgreSQL, MySQL and MariaDB
+  beside it, Badger from a copy that is removed again. Certificates:
+`
+
 const helpReasons = `
 REASONS
   A code or its name, in any case, with or without spaces, dashes and
@@ -92,6 +110,10 @@ func helpText() string {
 		for _, f := range group.flags {
 			fmt.Fprintf(&b, "  %s\n      %s\n", f.synopsis(), strings.ReplaceAll(f.usage, "\n", "\n      "))
 		}
+	}
+	b.WriteString(helpProperties)
+	for _, p := range target.Properties {
+		fmt.Fprintf(&b, "  %s=<%s>\n      %s\n", p.Name, p.Value, strings.ReplaceAll(p.Usage, "\n", "\n      "))
 	}
 	b.WriteString(helpReasons)
 	for _, r := range reasons {

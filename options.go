@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/smallstep/cli-utils/step"
 	"github.com/urfave/cli"
@@ -27,11 +28,14 @@ import (
 // can be checked without the CA is, and nothing writes into them afterwards.
 type options struct {
 	targets      target.Sources
+	query        target.Query // of the CA's database; else targets
+	max          int          // targets at most; 0: any number
 	reason       revocation.Reason
 	reasonGiven  bool // on the command line; else a plan may bring one
 	online       online.Config
 	offline      *offline.Config   // nil: the CA is online
-	settings     *offline.Settings // what its ca.json says
+	configFile   string            // the CA's ca.json
+	settings     *offline.Settings // what it says; nil where nobody needs that
 	proof        authorize.Config
 	batch        batch.Config
 	journal      string
@@ -45,6 +49,14 @@ type options struct {
 // looksOnly tells whether the run only looks at the present state. That changes
 // nothing and takes no authorization.
 func (o *options) looksOnly() bool { return o.dryRun && o.verify }
+
+// timeout is how long one request may take.
+func (o *options) timeout() time.Duration {
+	if o.offline != nil {
+		return o.offline.Timeout
+	}
+	return o.online.Timeout
+}
 
 // caName names the CA: by its URL, or by its configuration file.
 func (o *options) caName() string {
@@ -152,6 +164,14 @@ func readOptions(ctx context.Context, c *cli.Context, on given) (*options, error
 	if o.json, err = wantsJSON(c.String("format")); err != nil {
 		return nil, err
 	}
+	if o.max = c.Int("max"); o.max < 0 || o.max == 0 && c.IsSet("max") {
+		return nil, problem.New("--max %d is not a number of certificates", o.max)
+	}
+	if terms := c.StringSlice("where"); len(terms) > 0 {
+		if o.query, err = target.ParseQuery(ctx, terms, c.String("key-password-file"), time.Now()); err != nil {
+			return nil, err
+		}
+	}
 	if o.batch, err = readPush(c); err != nil {
 		return nil, err
 	}
@@ -159,10 +179,16 @@ func readOptions(ctx context.Context, c *cli.Context, on given) (*options, error
 	if o.proof, err = readWho(c, on); err != nil {
 		return nil, err
 	}
+	if o.configFile = c.String("ca-config"); o.configFile == "" {
+		o.configFile = step.CaConfigFile()
+	}
 	if isOffline(c, on) {
 		return o, o.findOffline(c)
 	}
-	return o, o.findOnline(ctx, c, on)
+	if err := o.findOnline(ctx, c, on); err != nil || !o.query.IsSet() {
+		return o, err
+	}
+	return o, o.findDatabase()
 }
 
 func exists(name string) bool {
@@ -245,15 +271,21 @@ func readWho(c *cli.Context, on given) (authorize.Config, error) {
 // findOffline reads the configuration of the CA that is opened in this process.
 func (o *options) findOffline(c *cli.Context) (err error) {
 	o.offline = &offline.Config{
-		File: c.String("ca-config"), PasswordFile: c.String("ca-password-file"),
+		File: o.configFile, PasswordFile: c.String("ca-password-file"),
 		AllowUnknown: o.allowUnknown, LookOnly: o.looksOnly(), Force: o.force, Timeout: c.Duration("timeout"),
-	}
-	if o.offline.File == "" {
-		o.offline.File = step.CaConfigFile()
 	}
 	ui.Selected("CA", "offline, "+o.offline.File)
 	o.settings, err = offline.ReadSettings(o.offline.File)
 	return err
+}
+
+// findDatabase reads the configuration of the CA whose database is read while it
+// runs.
+func (o *options) findDatabase() (err error) {
+	if o.settings, err = offline.ReadSettings(o.configFile); err != nil {
+		return problem.Wrap(err, "--where needs the CA's database").Hint("run it on the CA's host")
+	}
+	return o.checkDatabase()
 }
 
 // findOnline finds out which CA is meant, and reads the token, if one is to

@@ -31,6 +31,7 @@ var errReported error = problem.WithCode(problem.Failed, "at least one certifica
 // a program, and to the journal.
 type report struct {
 	options      *options
+	ca, root     string // the CA's name, and the fingerprint of its root
 	list         *target.List
 	reason       revocation.Reason
 	journal      *journal.Journal // nil if there is none
@@ -53,7 +54,7 @@ var _ batch.Watcher = (*report)(nil)
 
 func newReport(o *options, list *target.List, reason revocation.Reason, j *journal.Journal) *report {
 	return &report{
-		options: o, list: list, reason: reason, journal: j,
+		options: o, ca: o.caName(), root: o.rootFingerprints()[0], list: list, reason: reason, journal: j,
 		counts: map[revocation.Status]int{}, causes: map[revocation.Status]map[string]int{},
 	}
 }
@@ -120,7 +121,7 @@ func (r *report) Ended(o *revocation.Outcome) error {
 
 func (r *report) object(o *revocation.Outcome) *revocation.Object {
 	r.setReason(o)
-	return o.Object(r.options.caName())
+	return o.Object(r.ca, r.root)
 }
 
 // maxCauses is how many causes are told apart. A CA can word each refusal anew.

@@ -5,10 +5,13 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"os"
 	"os/user"
 	"runtime/debug"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/step-plugins/step-revoke-plugin/internal/authorize"
@@ -56,7 +59,10 @@ var (
 // everything that can be checked has been.
 func revoke(ctx context.Context, o *options) error {
 	list, reason, err := readTargets(ctx, o)
-	if err != nil {
+	if err == nil {
+		err = checkMax(o, list)
+	}
+	if err != nil || len(list.All) == 0 {
 		return err
 	}
 	j, err := openJournal(ctx, o, list, reason)
@@ -152,9 +158,16 @@ const softMemoryLimit = 100 << 20
 // readTargets reads and checks everything that is to be revoked, and settles
 // for which reason.
 func readTargets(ctx context.Context, o *options) (*target.List, revocation.Reason, error) {
+	if o.query.IsSet() {
+		c, err := readChosen(ctx, o)
+		if err != nil {
+			return nil, o.reason, err
+		}
+		return c.list, o.reason, nil
+	}
 	sources := o.targets
 	if len(sources.Serials)+len(sources.Certs) == 0 && sources.From == "" {
-		serial, err := ui.Ask(ctx, "a serial number, --cert or --from", "What is the serial number of the certificate to revoke? (`step certificate inspect FILE` shows it)",
+		serial, err := ui.Ask(ctx, "a serial number, --cert, --from or --where", "What is the serial number of the certificate to revoke? (`step certificate inspect FILE` shows it)",
 			func(s string) error { _, err := target.ParseSerial(s); return err })
 		if err != nil {
 			return nil, o.reason, err
@@ -189,6 +202,15 @@ func readTargets(ctx context.Context, o *options) (*target.List, revocation.Reas
 	return list, *settled, nil
 }
 
+// checkMax makes sure that there are not more targets than somebody expects.
+func checkMax(o *options, list *target.List) error {
+	if o.max == 0 || len(list.All) <= o.max {
+		return nil
+	}
+	return problem.WithCode(problem.Usage, "%s to be revoked, more than the %s of --max", ui.Count(len(list.All), "certificate is", "certificates are"), ui.Number(o.max)).
+		Hint("--dry-run shows them")
+}
+
 // saySource says how many certificates the file of --from names.
 func saySource(n target.Notes) {
 	if n.Name == "" {
@@ -213,7 +235,7 @@ func openJournal(ctx context.Context, o *options, list *target.List, reason revo
 		return nil, err
 	}
 	found := j.Found()
-	if found.OtherTargets {
+	if found.OtherTargets && !o.query.IsSet() {
 		ui.Warn("the journal was begun for other targets than these")
 	}
 	if found.Damaged > 0 {
@@ -221,6 +243,11 @@ func openJournal(ctx context.Context, o *options, list *target.List, reason revo
 	}
 	if found.Header == nil {
 		return j, nil
+	}
+	if more := len(list.All) - found.Header.Targets; found.OtherTargets && o.query.IsSet() && more > 0 {
+		ui.Warn("%s than when the journal was begun", ui.Count(more, "more certificate matches", "more certificates match"))
+	} else if found.OtherTargets && o.query.IsSet() {
+		ui.Warn("other certificates match than when the journal was begun")
 	}
 	all, since := ui.Count(len(list.All), "certificate", "certificates"), revocation.Stamp(found.Since)
 	switch found.Done {
@@ -259,7 +286,7 @@ func journalHeader(o *options, list *target.List, reason revocation.Reason, auth
 		CA: o.caName(), Root: o.rootFingerprints()[0],
 		ReasonCode: reason.Code, ReasonName: reason.Name, Reason: reason.Text,
 		Time: revocation.Stamp(time.Now()), AuthorizedBy: authorizedBy, User: name, Host: host, Version: programVersion(),
-		Targets: len(list.All), TargetsDigest: list.Digest(),
+		Targets: len(list.All), TargetsDigest: list.Digest(), Where: o.query.Terms(),
 	}
 }
 
@@ -288,7 +315,7 @@ var errNotConfirmed = problem.WithCode(problem.Failed, "not confirmed: nothing w
 // confirm asks whether to revoke what nobody has typed one by one, and speaks
 // up where a reason's name promises what step-ca does not do.
 func confirm(ctx context.Context, o *options, list *target.List, r *report) error {
-	if o.targets.From != "" && !o.force && !o.dryRun {
+	if (o.targets.From != "" || o.query.IsSet()) && !o.force && !o.dryRun {
 		if err := ui.CheckTerminal("--force"); err != nil {
 			return err
 		}
@@ -332,12 +359,38 @@ func showTargets(o *options, list *target.List, r *report) {
 			ui.Say("  … and %s more", ui.Number(left-shown+1))
 			return
 		}
-		if line := "  " + t.Serial.String(); t.Cert != nil {
-			ui.Say("%s %s", line, t.Cert.Subject)
-		} else {
-			ui.Say("%s", line)
-		}
+		ui.Say("  %s", strings.TrimSpace(t.Serial.String()+" "+describeCertificate(t.Cert)))
 	}
+}
+
+// shownNames is how many names of a certificate are shown.
+const shownNames = 3
+
+// describeCertificate says what is known about a certificate, which may be nil.
+func describeCertificate(c *target.Certificate) string {
+	if c == nil {
+		return ""
+	}
+	parts := []string{c.Subject}
+	if len(c.SANs) > 0 {
+		parts = append(parts, namesOf(c))
+	}
+	if c.Provisioner != "" {
+		parts = append(parts, "from "+c.Provisioner)
+	}
+	if !c.NotAfter.IsZero() {
+		parts = append(parts, "until "+revocation.Stamp(c.NotAfter))
+	}
+	return strings.Join(slices.DeleteFunc(parts, func(part string) bool { return part == "" }), "; ")
+}
+
+// namesOf lists the first names of a certificate.
+func namesOf(c *target.Certificate) string {
+	shown := strings.Join(c.SANs[:min(len(c.SANs), shownNames)], ", ")
+	if more := len(c.SANs) - shownNames; more > 0 {
+		shown += fmt.Sprintf(" and %s more", ui.Number(more))
+	}
+	return shown
 }
 
 // connect prepares the CA that the options name.

@@ -6,6 +6,8 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
+	"time"
 
 	"github.com/smallstep/certificates/pki"
 	"github.com/smallstep/cli-utils/step"
@@ -157,11 +159,21 @@ func (o *options) isCA(name string) bool {
 	return err == nil && u.String() == o.caName()
 }
 
+// isOurs tells whether what a line of our own JSON says of a CA is true of this
+// run's. The root's fingerprint counts; only lines of an earlier version have none,
+// and then the name does.
+func (o *options) isOurs(name, root string) bool {
+	if root != "" {
+		return slices.Contains(o.rootFingerprints(), root)
+	}
+	return name == "" || o.isCA(name)
+}
+
 // planReason makes sure that a line of a plan is about this run's CA, and
 // returns the reason of the run: that of the plan, unless the run has one
 // already, which then must be the same.
 func (o *options) planReason(c target.Claim, settled *revocation.Reason) (*revocation.Reason, error) {
-	if c.CA != "" && !o.isCA(c.CA) && !o.allowUnknown {
+	if !o.isOurs(c.CA, c.Root) && !o.allowUnknown {
 		return nil, problem.New("%s is about another CA, %s", c.Where, c.CA).
 			Hint("this run is about %s; --allow-unknown revokes it here all the same", o.caName())
 	}
@@ -191,14 +203,38 @@ func (o *options) planReason(c target.Claim, settled *revocation.Reason) (*revoc
 func (o *options) checkHeader(h *journal.Header, reason revocation.Reason) error {
 	var err *problem.Problem
 	switch begun := (revocation.Reason{Code: h.ReasonCode, Name: reasonName(h.ReasonCode), Text: h.Reason}); {
-	case !o.isCA(h.CA):
-		err = problem.New("the journal %s is about another CA, %s", o.journal, h.CA)
-	case !slices.Contains(o.rootFingerprints(), h.Root):
-		err = problem.New("the journal %s is about a CA with another root certificate, %s", o.journal, h.Root)
+	case !o.isOurs(h.CA, h.Root):
+		err = problem.New("the journal %s is about another CA, %s, with the root certificate %s", o.journal, h.CA, h.Root)
 	case begun != reason:
 		err = problem.New("the journal %s is about revocations with another reason, %s", o.journal, begun)
 	default:
 		return nil
 	}
 	return err.Hint(journal.AnotherHint)
+}
+
+// sameQuestion makes sure that a journal was begun with the query of this run, and
+// returns that with durations counted back from when it was begun.
+func (o *options) sameQuestion(h *journal.Header) (target.Query, error) {
+	at, err := time.Parse(time.RFC3339, h.Time)
+	if err == nil && slices.Equal(h.Where, o.query.Terms()) {
+		return o.query.At(at), nil
+	}
+	question := strings.Join(h.Where, " --where ")
+	if question == "" {
+		return target.Query{}, problem.New("the journal %s was begun without --where", o.journal).Hint(journal.AnotherHint)
+	}
+	return target.Query{}, problem.New("the journal %s is about another question: --where %s", o.journal, question).Hint(journal.AnotherHint)
+}
+
+// checkDatabase makes sure that the database of --where is that of the CA which is
+// to revoke.
+func (o *options) checkDatabase() error {
+	for _, root := range o.settings.Roots {
+		if slices.Contains(o.rootFingerprints(), x509util.Fingerprint(root)) {
+			return nil
+		}
+	}
+	return problem.New("the CA in %s and %s have no root certificate in common", o.configFile, o.caName()).
+		Hint("--where reads the database of the CA that revokes; --ca-config names its ca.json")
 }

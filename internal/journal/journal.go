@@ -33,19 +33,20 @@ const (
 // A Header is the first line of a journal: what it is about, and who began it.
 // The README documents it.
 type Header struct {
-	Journal       int    `json:"journal"` // set by Begin
-	CA            string `json:"ca"`
-	Root          string `json:"rootFingerprint"`
-	ReasonCode    int    `json:"reasonCode"`
-	ReasonName    string `json:"reasonName"`
-	Reason        string `json:"reason,omitempty"`
-	Time          string `json:"time"`
-	AuthorizedBy  string `json:"authorizedBy"`
-	User          string `json:"user"`
-	Host          string `json:"host"`
-	Version       string `json:"version"`
-	Targets       int    `json:"targets"`
-	TargetsDigest string `json:"targetsDigest"`
+	Journal       int      `json:"journal"` // set by Begin
+	CA            string   `json:"ca"`
+	Root          string   `json:"rootFingerprint"`
+	ReasonCode    int      `json:"reasonCode"`
+	ReasonName    string   `json:"reasonName"`
+	Reason        string   `json:"reason,omitempty"`
+	Time          string   `json:"time"`
+	AuthorizedBy  string   `json:"authorizedBy"`
+	User          string   `json:"user"`
+	Host          string   `json:"host"`
+	Version       string   `json:"version"`
+	Targets       int      `json:"targets"`
+	Where         []string `json:"where,omitempty"` // the query that has chosen them
+	TargetsDigest string   `json:"targetsDigest"`
 }
 
 // A Journal is open, and locked unless it is only read. A nil Journal has

@@ -1,13 +1,17 @@
 package offline
 
 import (
+	"context"
 	"crypto/x509"
+	"encoding/json"
 	"strings"
 
 	"github.com/smallstep/certificates/authority/config"
+	"github.com/smallstep/certificates/authority/provisioner"
 	casapi "github.com/smallstep/certificates/cas/apiv1"
 	"go.step.sm/crypto/pemutil"
 
+	"github.com/step-plugins/step-revoke-plugin/internal/database"
 	"github.com/step-plugins/step-revoke-plugin/internal/problem"
 )
 
@@ -57,4 +61,72 @@ func checkConfig(cfg *config.Config) error {
 		return problem.New("the CA has no database (\"db\"), and step-ca cannot revoke without one")
 	}
 	return nil
+}
+
+// A Renewal knows which certificates step-ca renews after they have expired.
+type Renewal struct {
+	byID, byName map[string]bool
+}
+
+// Renewal reads that from the CA's configuration or, with remote management, from
+// its database.
+func (s *Settings) Renewal(ctx context.Context, from *database.DB) (*Renewal, error) {
+	auth := s.CA.AuthorityConfig
+	list := auth.Provisioners
+	if auth.EnableAdmin {
+		var err error
+		if list, err = managedProvisioners(ctx, from); err != nil {
+			return nil, err
+		}
+	}
+	r := &Renewal{byID: map[string]bool{}, byName: map[string]bool{}}
+	for _, p := range list {
+		after, err := renewsAfterExpiry(p, auth.Claims)
+		if err != nil {
+			return nil, problem.New("reading the provisioner %q: %w", p.GetName(), err)
+		}
+		r.byID[p.GetID()] = after
+		r.byName[p.GetName()] = r.byName[p.GetName()] || after
+	}
+	return r, nil
+}
+
+// renewsAfterExpiry tells whether a provisioner lets its certificates be renewed
+// after they have expired (authority/provisioner/controller.go,
+// DefaultAuthorizeRenew). Its own claims go before those of the CA.
+func renewsAfterExpiry(p provisioner.Interface, global *provisioner.Claims) (bool, error) {
+	var own struct {
+		Claims *provisioner.Claims `json:"claims"`
+	}
+	data, err := json.Marshal(p) // the types have no common way to their claims
+	if err == nil {
+		err = json.Unmarshal(data, &own)
+	}
+	var after, never bool
+	for _, c := range []*provisioner.Claims{global, own.Claims} {
+		if c != nil && c.AllowRenewalAfterExpiry != nil {
+			after = *c.AllowRenewalAfterExpiry
+		}
+		if c != nil && c.DisableRenewal != nil {
+			never = *c.DisableRenewal
+		}
+	}
+	return after && !never, err
+}
+
+// AfterExpiry tells whether step-ca renews a certificate after it has expired. It
+// asks the provisioner with the ID that the database has for the certificate, else
+// the one that the certificate names; one that names none can always be renewed
+// (authority/provisioners.go, LoadProvisionerByCertificate).
+func (r *Renewal) AfterExpiry(cert *x509.Certificate, id string) bool {
+	if after, known := r.byID[id]; known {
+		return after
+	}
+	for _, e := range cert.Extensions {
+		if e.Id.Equal(provisioner.StepOIDProvisioner) {
+			named, _ := provisioner.GetProvisionerExtension(cert)
+			return named != nil && r.byName[named.Name]
+		}
+	}
+	return true
 }

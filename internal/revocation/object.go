@@ -21,19 +21,23 @@ type Object struct {
 	Reason       string   `json:"reason,omitempty"`
 	AuthorizedBy string   `json:"authorizedBy,omitempty"`
 	CA           string   `json:"ca"`
+	Root         string   `json:"root"`
+	Provisioner  string   `json:"provisioner,omitempty"`
 	Subject      string   `json:"subject,omitempty"`
 	SANs         []string `json:"sans,omitempty"`
+	NotBefore    string   `json:"notBefore,omitempty"`
 	NotAfter     string   `json:"notAfter,omitempty"`
 	RequestID    string   `json:"requestId,omitempty"`
 	Error        string   `json:"error,omitempty"`
 	Verified     *bool    `json:"verified,omitempty"`
 }
 
-// Object returns the JSON form of an outcome at the CA with this name.
-func (o *Outcome) Object(ca string) *Object {
+// Object returns the JSON form of an outcome at the CA with this name and this
+// fingerprint of its root.
+func (o *Outcome) Object(ca, root string) *Object {
 	j := &Object{
 		Serial: o.Target.Serial.String(), Status: o.Status, Attempts: o.Attempts, Time: Stamp(o.Time),
-		AuthorizedBy: o.AuthorizedBy, CA: ca, RequestID: o.RequestID, Verified: o.Verified,
+		AuthorizedBy: o.AuthorizedBy, CA: ca, Root: root, RequestID: o.RequestID, Verified: o.Verified,
 	}
 	if o.Err != nil && !o.Status.Done() {
 		j.Error = o.Err.Error()
@@ -42,8 +46,9 @@ func (o *Outcome) Object(ca string) *Object {
 		j.ReasonCode, j.ReasonName, j.Reason = &r.Code, r.Name, r.Text
 	}
 	if cert := o.Target.Cert; cert != nil {
-		if j.Subject, j.SANs = cert.Subject, cert.SANs; !cert.NotAfter.IsZero() {
-			j.NotAfter = Stamp(cert.NotAfter)
+		j.Subject, j.SANs, j.Provisioner = cert.Subject, cert.SANs, cert.Provisioner
+		if !cert.NotAfter.IsZero() {
+			j.NotBefore, j.NotAfter = Stamp(cert.NotBefore), Stamp(cert.NotAfter)
 		}
 	}
 	return j
@@ -68,7 +73,7 @@ func (j *Object) Line() ([]byte, error) {
 	}
 	short := *j
 	short.SANs = nil
-	for _, text := range []*string{&short.AuthorizedBy, &short.CA, &short.Subject, &short.RequestID, &short.Error} {
+	for _, text := range []*string{&short.AuthorizedBy, &short.CA, &short.Provisioner, &short.Subject, &short.RequestID, &short.Error} {
 		*text = Cut(*text)
 	}
 	if len(short.Reason) > MaxReason { // somebody else's, as the CA has it on record

@@ -6,6 +6,7 @@ import "fmt"
 type Claim struct {
 	Where      string // the line, as errors name it: "plan.json, line 3"
 	CA         string // the name of the CA, or empty
+	Root       string // the fingerprint of the CA's root, or empty
 	Planned    bool   // the line is a plan
 	ReasonCode *int   // of a plan; may be nil
 	Reason     string // of a plan
@@ -25,6 +26,7 @@ func (r *reader) takeObject(line []byte) error {
 		Serial     string `json:"serial"`
 		Status     string `json:"status"`
 		CA         string `json:"ca"`
+		Root       string `json:"root"`
 		ReasonCode *int   `json:"reasonCode"`
 		Reason     string `json:"reason"`
 	}
@@ -36,7 +38,7 @@ func (r *reader) takeObject(line []byte) error {
 	if isHeader && (r.objects > 1 || object.Serial != "") {
 		return r.errorAt(r.line, ": the header of a journal is its first line, and names no certificate").Hint(kindHint)
 	}
-	claim := Claim{Where: fmt.Sprintf("%s, line %d", r.notes.Name, r.line), CA: object.CA}
+	claim := Claim{Where: fmt.Sprintf("%s, line %d", r.notes.Name, r.line), CA: object.CA, Root: object.Root}
 	if object.Status == planned && !isHeader {
 		claim.Planned, claim.ReasonCode, claim.Reason = true, object.ReasonCode, object.Reason
 	}

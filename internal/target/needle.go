@@ -1,13 +1,16 @@
 package target
 
-import "bytes"
+import (
+	"bytes"
+	"slices"
+	"time"
+)
 
 // A needle is a text in lower case that is looked for in certificates, whatever
 // the case of ASCII letters there. Looking for it is Horspool's algorithm.
 type needle struct {
-	text   []byte
-	skip   [256]uint8 // by the byte under the needle's end
-	unless []byte     // a certificate without this one may match, too; nil: none may
+	text []byte
+	skip [256]uint8 // by the byte under the needle's end
 }
 
 func newNeedle(text []byte) *needle {
@@ -42,17 +45,28 @@ func lowerByte(c byte) byte {
 	return c
 }
 
-// isIn tells whether the needle is in a certificate, or may match it all the same.
-func (n *needle) isIn(r record) bool {
+// isIn tells whether the needle is in a certificate.
+func (n *needle) isIn(der []byte) bool {
 	last := len(n.text) - 1
-	for end := last; end < len(r.der); end += int(n.skip[r.der[end]]) {
+	for end := last; end < len(der); end += int(n.skip[der[end]]) {
 		i := 0
-		for i <= last && lowerByte(r.der[end-i]) == n.text[last-i] {
+		for i <= last && lowerByte(der[end-i]) == n.text[last-i] {
 			i++
 		}
 		if i > last {
 			return true
 		}
 	}
-	return n.unless != nil && !bytes.Contains(r.der, n.unless)
+	return false
+}
+
+// anyOf is the quick look of a condition: the certificate has one of these needles.
+func anyOf(texts ...[]byte) func(record, time.Time) bool {
+	var needles []*needle
+	for _, text := range texts {
+		needles = append(needles, newNeedle(text))
+	}
+	return func(r record, _ time.Time) bool {
+		return slices.ContainsFunc(needles, func(n *needle) bool { return n.isIn(r.der) })
+	}
 }

@@ -1,6 +1,7 @@
 package target
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -9,7 +10,9 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"encoding/hex"
 	"fmt"
+	"strings"
 	"time"
 	"unicode/utf16"
 
@@ -24,8 +27,8 @@ func (*questions) readSubject(name string) (condition, error) {
 	return condition{
 		text: name,
 		// As UTF8String or PrintableString, as TeletexString, and as BMPString.
-		needles: []*needle{newNeedle([]byte(name)), newNeedle(latin1(name)), newNeedle(bmp(name))},
-		holds: func(cert *x509.Certificate, _ string) bool {
+		quick: anyOf([]byte(name), latin1(name), bmp(name)),
+		holds: func(cert *x509.Certificate, _ string, _ time.Time) bool {
 			for _, a := range cert.Subject.Names {
 				if text, isText := a.Value.(string); isText && a.Type.Equal(oidCommonName) && text == name {
 					return true
@@ -53,13 +56,39 @@ func bmp(text string) (out []byte) {
 	return out
 }
 
-// readKey takes the public key in a file.
+// readKey takes the public key in a file, or its SHA-256.
 func (q *questions) readKey(file string) (condition, error) {
+	if digest, ok := strings.CutPrefix(file, keyDigest); ok {
+		return digestCondition(digest)
+	}
 	key, err := input.KeyFile{File: file, PasswordFile: q.passwordFile, Flag: "--where key", PasswordFlag: "--key-password-file"}.Public(q.ctx)
 	if err != nil {
 		return condition{}, err
 	}
 	return keyCondition(key)
+}
+
+// keyDigest stands before the SHA-256 of a public key as a certificate has it
+// (SubjectPublicKeyInfo, RFC 5280, section 4.1.2.7), in hexadecimal.
+const keyDigest = "sha256:"
+
+func digestCondition(digest string) (condition, error) {
+	wanted, err := hex.DecodeString(digest)
+	if err != nil || len(wanted) != sha256.Size {
+		return condition{}, problem.New("%.80q is not a SHA-256 in hexadecimal", digest)
+	}
+	has := func(key []byte) bool { sum := sha256.Sum256(key); return bytes.Equal(sum[:], wanted) }
+	return condition{
+		text:  keyDigest + hex.EncodeToString(wanted),
+		quick: func(r record, _ time.Time) bool { return has(r.key) },
+		holds: func(cert *x509.Certificate, _ string, _ time.Time) bool { return has(cert.RawSubjectPublicKeyInfo) },
+	}, nil
+}
+
+// KeyTerm is the term of a query for the certificates that have the public key of
+// this one.
+func KeyTerm(cert *x509.Certificate) string {
+	return fmt.Sprintf("key=%s%x", keyDigest, sha256.Sum256(cert.RawSubjectPublicKeyInfo))
 }
 
 // keyCondition holds for certificates with a public key, however it is encoded
@@ -72,9 +101,9 @@ func keyCondition(key crypto.PublicKey) (condition, error) {
 		return condition{}, problem.New("there are no certificates with a key of this type (%T)", key)
 	}
 	return condition{
-		text:    fmt.Sprintf("sha256:%x", sha256.Sum256(der)),
-		needles: []*needle{newNeedle(part)},
-		holds: func(cert *x509.Certificate, _ string) bool {
+		text:  fmt.Sprintf("%s%x", keyDigest, sha256.Sum256(der)),
+		quick: anyOf(part),
+		holds: func(cert *x509.Certificate, _ string, _ time.Time) bool {
 			return cert.PublicKey != nil && wanted.Equal(cert.PublicKey)
 		},
 	}, nil
@@ -98,21 +127,6 @@ func partOf(key crypto.PublicKey) []byte {
 	return nil
 }
 
-// Same returns the query for certificates with one of these public keys. It is
-// not set if there are none that can be compared.
-func Same(keys []crypto.PublicKey) Query {
-	var conditions []condition
-	for _, key := range keys {
-		if c, err := keyCondition(key); err == nil {
-			conditions = append(conditions, c)
-		}
-	}
-	if conditions == nil {
-		return Query{}
-	}
-	return Query{properties: [][]condition{conditions}}
-}
-
 // oidProvisioner is that of step-ca's extension with the provisioner
 // (authority/provisioner/extension.go), and derProvisioner the same in DER.
 var (
@@ -130,11 +144,13 @@ func mustMarshal(oid asn1.ObjectIdentifier) []byte {
 
 // readProvisioner takes the name of a provisioner.
 func (*questions) readProvisioner(name string) (condition, error) {
-	n := newNeedle([]byte(name))
-	n.unless = derProvisioner
+	isNamed := anyOf([]byte(name))
 	return condition{
-		text: name, needles: []*needle{n},
-		holds: func(_ *x509.Certificate, provisioner string) bool { return provisioner == name },
+		text: name,
+		quick: func(r record, now time.Time) bool {
+			return isNamed(r, now) || !bytes.Contains(r.der, derProvisioner) // then the database may know
+		},
+		holds: func(_ *x509.Certificate, provisioner string, _ time.Time) bool { return provisioner == name },
 	}, nil
 }
 
@@ -171,7 +187,7 @@ func (q *questions) readAfter(text string) (condition, error) {
 	if t := b.from(q.now); q.after.IsZero() || t.Before(q.after) {
 		q.after = t
 	}
-	return condition{text: b.String(), issued: func(notBefore, now time.Time) bool { return !notBefore.Before(b.from(now)) }}, nil
+	return timeCondition(b, func(notBefore, bound time.Time) bool { return !notBefore.Before(bound) }), nil
 }
 
 // readBefore takes the time before which a certificate must have been issued.
@@ -183,7 +199,15 @@ func (q *questions) readBefore(text string) (condition, error) {
 	if t := b.from(q.now); q.before.IsZero() || t.After(q.before) {
 		q.before = t
 	}
-	return condition{text: b.String(), issued: func(notBefore, now time.Time) bool { return notBefore.Before(b.from(now)) }}, nil
+	return timeCondition(b, func(notBefore, bound time.Time) bool { return notBefore.Before(bound) }), nil
+}
+
+func timeCondition(b bound, fits func(notBefore, bound time.Time) bool) condition {
+	return condition{
+		text:  b.String(),
+		quick: func(r record, now time.Time) bool { return fits(r.notBefore, b.from(now)) },
+		holds: func(cert *x509.Certificate, _ string, now time.Time) bool { return fits(cert.NotBefore, b.from(now)) },
+	}
 }
 
 // A bound is a time, or how long ago it was.
@@ -229,8 +253,8 @@ func (*questions) readSAN(text string) (condition, error) {
 		return condition{}, err
 	}
 	return condition{
-		text: name.text, needles: []*needle{newNeedle(name.part)},
-		holds: func(cert *x509.Certificate, _ string) bool {
+		text: name.text, quick: anyOf(name.part),
+		holds: func(cert *x509.Certificate, _ string, _ time.Time) bool {
 			for _, e := range cert.Extensions {
 				if e.Id.Equal(oidSAN) && name.isIn(e.Value) {
 					return true

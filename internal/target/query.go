@@ -45,12 +45,10 @@ type Query struct {
 // A condition holds for some certificates.
 type condition struct {
 	text string // as a journal keeps it
-	// needle is in the DER of every certificate for which the condition holds, in
-	// one of these forms and whatever the case of ASCII letters. Without any it
-	// says nothing. It spares most certificates a full look.
-	needles []*needle
-	issued  func(notBefore, now time.Time) bool                   // nil: at any time
-	holds   func(cert *x509.Certificate, provisioner string) bool // nil: always
+	// quick spares most certificates a full look: it is true for every certificate
+	// for which the condition holds, and for some others.
+	quick func(r record, now time.Time) bool
+	holds func(cert *x509.Certificate, provisioner string, now time.Time) bool
 }
 
 // questions are what reading a query takes.
@@ -143,18 +141,12 @@ func (q Query) Terms() (terms []string) {
 // Match tells whether a certificate is one that the query asks for. The name of
 // its provisioner may come from elsewhere than the certificate.
 func (q Query) Match(cert *x509.Certificate, provisioner string) bool {
-	return q.all(func(c condition) bool {
-		return (c.issued == nil || c.issued(cert.NotBefore, q.now)) && (c.holds == nil || c.holds(cert, provisioner))
-	})
+	return q.all(func(c condition) bool { return c.holds(cert, provisioner, q.now) })
 }
 
-// mayMatch tells whether a certificate is worth a full look. It is true for every
-// one that matches, and for some others.
+// mayMatch tells whether a certificate is worth a full look.
 func (q Query) mayMatch(r record) bool {
-	return q.all(func(c condition) bool {
-		return (c.issued == nil || c.issued(r.notBefore, q.now)) &&
-			(c.needles == nil || slices.ContainsFunc(c.needles, func(n *needle) bool { return n.isIn(r) }))
-	})
+	return q.all(func(c condition) bool { return c.quick(r, q.now) })
 }
 
 // all tells whether a condition on each of the properties passes.

@@ -26,16 +26,28 @@ type Target struct {
 
 // A Certificate is what is known about the certificate of a target.
 type Certificate struct {
-	Subject  string
-	SANs     []string  // in their text form, as people write them
-	NotAfter time.Time // zero: nobody has checked it
-	source   string    // where it comes from, for messages
-	der      []byte    // nil if it is known, or of no interest, whose it is
+	Subject             string
+	SANs                []string  // in their text form, as people write them
+	NotBefore, NotAfter time.Time // zero: nobody has checked them
+	Provisioner         string    // its name; empty: it is not known
+	source              string    // where it comes from, for messages
+	der                 []byte    // nil if it is known, or of no interest, whose it is
 }
 
 // CertificateOf returns what is to be known about a certificate.
 func CertificateOf(cert *x509.Certificate) *Certificate {
-	return &Certificate{Subject: cert.Subject.String(), SANs: sansOf(cert), NotAfter: cert.NotAfter, der: cert.Raw}
+	provisioner, _ := provisionerOf(cert)
+	return &Certificate{
+		Subject: cert.Subject.String(), SANs: sansOf(cert), NotBefore: cert.NotBefore, NotAfter: cert.NotAfter, Provisioner: provisioner, der: cert.Raw,
+	}
+}
+
+// Recorded returns what is to be known about a certificate that the CA has on
+// record: whose it is need not be checked.
+func Recorded(cert *x509.Certificate) *Certificate {
+	c := CertificateOf(cert)
+	c.der = nil
+	return c
 }
 
 // sansOf returns the subject alternative names of a certificate.
@@ -104,6 +116,11 @@ func (l *List) Find(s Serial) (*Target, bool) {
 	return &l.All[i], true
 }
 
+// Keep drops the targets for which keep is false.
+func (l *List) Keep(keep func(*Target) bool) {
+	l.All, l.index = slices.DeleteFunc(l.All, func(t Target) bool { return !keep(&t) }), nil
+}
+
 // DropIndex frees the memory that finding targets takes. Add and Find build the
 // index again.
 func (l *List) DropIndex() { l.index = nil }
@@ -135,7 +152,7 @@ func (l *List) HasCertificates() bool {
 func (l *List) DropCertificates() {
 	for i := range l.All {
 		if known := l.All[i].Cert; known != nil {
-			known.der, known.NotAfter = nil, time.Time{}
+			known.der, known.NotBefore, known.NotAfter, known.Provisioner = nil, time.Time{}, time.Time{}, ""
 		}
 	}
 }

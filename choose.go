@@ -1,0 +1,286 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"iter"
+	"math/big"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/step-plugins/step-revoke-plugin/internal/database"
+	"github.com/step-plugins/step-revoke-plugin/internal/journal"
+	"github.com/step-plugins/step-revoke-plugin/internal/offline"
+	"github.com/step-plugins/step-revoke-plugin/internal/problem"
+	"github.com/step-plugins/step-revoke-plugin/internal/target"
+	"github.com/step-plugins/step-revoke-plugin/internal/ui"
+)
+
+// A choice is what came of a query of the CA's database.
+type choice struct {
+	list    *target.List
+	looked  int                    // certificates in the database
+	revoked map[target.Serial]bool // those that match and are revoked
+	expired int                    // those that match, are not revoked, and cannot be renewed any more
+	good    int                    // all others that match
+	corrupt []string               // the first records that cannot be read, and why
+	broken  int                    // how many there are
+}
+
+// maxNamed is how many corrupt records, or certificates that a warning is about,
+// are named.
+const maxNamed = 5
+
+// A match is a certificate that a query asks for, or a record that is corrupt.
+type match struct {
+	serial           target.Serial
+	cert             *target.Certificate
+	revoked, expired bool
+	corrupt          string
+}
+
+// A search is a query of the CA's database, while that is open.
+type search struct {
+	*database.Snapshot
+	query   target.Query
+	renewal *offline.Renewal
+	looked  atomic.Int64 // certificates in the database
+}
+
+// newSearch opens the CA's database, or a copy of it, if the CA has it open.
+func newSearch(ctx context.Context, o *options) (*search, error) {
+	snapshot, err := database.Read(ctx, o.settings.CA.DB, database.Reading{
+		Beside: o.offline == nil, Quiet: !ui.Debugging(), Timeout: o.timeout(),
+	})
+	if err != nil {
+		return nil, withCommand(err)
+	}
+	renewal, err := o.settings.Renewal(ctx, snapshot.DB())
+	if err != nil {
+		return nil, errors.Join(err, snapshot.Close())
+	}
+	return &search{Snapshot: snapshot, renewal: renewal}, nil
+}
+
+// matches yields what the query asks for, and what cannot be read.
+func (s *search) matches(ctx context.Context) iter.Seq2[match, error] {
+	return database.Map(ctx, s.Snapshot, func(i *database.Issued) (match, bool) {
+		s.looked.Add(1)
+		return s.look(i)
+	})
+}
+
+// look looks at one certificate of the database.
+func (s *search) look(i *database.Issued) (m match, keep bool) {
+	cert, provisioner, err := s.query.Look(i.Serial, i.DER, func() (string, error) { _, name, err := i.Provisioner(); return name, err })
+	if cert == nil && err == nil {
+		return match{}, false
+	}
+	if err == nil {
+		m.revoked, m.cert = i.Revoked, target.Recorded(cert)
+		m.cert.Provisioner = provisioner
+		m.serial, _ = target.SerialOf(cert.SerialNumber)
+		if !m.revoked && time.Now().After(cert.NotAfter) {
+			var id string
+			id, _, err = i.Provisioner()
+			m.expired = !s.renewal.AfterExpiry(cert, id)
+		}
+	}
+	if err != nil {
+		return match{corrupt: fmt.Sprintf("%.64s: %v", i.Serial, err)}, true
+	}
+	return m, true
+}
+
+// choose takes the certificates that a query asks for from the CA's database: all
+// that are not revoked and not expired, or can be renewed all the same. With
+// everything it takes those too that are revoked.
+func choose(ctx context.Context, o *options, query target.Query, everything bool) (c *choice, err error) {
+	s, err := newSearch(ctx, o)
+	if err != nil {
+		return nil, problem.Default(err, problem.Failed)
+	}
+	defer func() { err = problem.Default(errors.Join(err, s.Close()), problem.Failed) }()
+	s.query = query
+	c = &choice{list: &target.List{}, revoked: map[target.Serial]bool{}}
+	for m, err := range s.matches(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		c.add(m, everything)
+	}
+	c.looked = int(s.looked.Load())
+	return c, c.sayStrays(ctx, s.Snapshot)
+}
+
+func (c *choice) add(m match, everything bool) {
+	switch {
+	case m.corrupt != "":
+		if c.broken++; c.broken <= maxNamed {
+			c.corrupt = append(c.corrupt, m.corrupt)
+		}
+		return
+	case m.revoked:
+		c.revoked[m.serial] = true
+	case m.expired:
+		c.expired++
+	default:
+		c.good++
+	}
+	if !m.expired && (everything || !m.revoked) {
+		c.list.Add(m.serial, m.cert)
+	}
+}
+
+// sayStrays warns about records of revocations that revoke nothing: their keys are
+// no serial numbers in decimal. It names those that are about the certificates
+// that were chosen.
+func (c *choice) sayStrays(ctx context.Context, snapshot *database.Snapshot) error {
+	n, keys, err := snapshot.Strays(ctx)
+	if err != nil || n == 0 {
+		return err
+	}
+	ui.Warn("%s nothing: step-ca before 0.22 took any text for a serial number",
+		ui.Count(n, "record of a revocation in the CA's database revokes", "records of revocations in the CA's database revoke"))
+	named := 0
+	for _, key := range keys {
+		serial, ok := meantBy(key)
+		if _, chosen := c.list.Find(serial); !ok || !chosen {
+			continue
+		}
+		if named++; named > maxNamed {
+			ui.Warn("more of these records are about certificates that match")
+			break
+		}
+		ui.Warn("the record %.64q is about serial number %s, which is not revoked", key, serial)
+	}
+	return nil
+}
+
+// meantBy returns the serial number that a record of a revocation most likely
+// means: a hexadecimal one, or a decimal one with zeros before it.
+func meantBy(key string) (target.Serial, bool) {
+	digits, base := strings.NewReplacer(":", "", "-", "", " ", "").Replace(strings.TrimSpace(key)), 16
+	if bare := strings.TrimLeft(digits, "0"); digits == key && strings.Trim(bare, "0123456789") == "" {
+		digits, base = bare, 10
+	}
+	if len(digits) > 64 {
+		return target.Serial{}, false
+	}
+	number, ok := new(big.Int).SetString(strings.TrimPrefix(strings.ToLower(digits), "0x"), base)
+	if !ok {
+		return target.Serial{}, false
+	}
+	return target.SerialOf(number)
+}
+
+// readChosen reads what is to be revoked from the CA's database. A run that goes
+// on with a journal asks what the run asked that has begun it, and gets what that
+// has revoked, too.
+func readChosen(ctx context.Context, o *options) (*choice, error) {
+	query, goesOn := o.query, false
+	begun := func(list *target.List, agree func(*journal.Header) error) error {
+		if o.looksOnly() {
+			return nil
+		}
+		j, err := journal.Open(ctx, o.journal, true, list, agree)
+		return errors.Join(err, j.Close())
+	}
+	err := begun(&target.List{}, func(h *journal.Header) (err error) {
+		goesOn = true
+		query, err = o.sameQuestion(h)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	c, err := choose(ctx, o, query, goesOn || o.looksOnly())
+	if err == nil && goesOn {
+		err = begun(c.list, func(*journal.Header) error { return nil })
+		c.list.Keep(func(t *target.Target) bool { done := t.Done; t.Done = false; return done || !c.revoked[t.Serial] })
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c, problem.Default(c.check(o), problem.Failed)
+}
+
+// check says what a query has found, and refuses to go on with nothing, or
+// without knowing everything.
+func (c *choice) check(o *options) error {
+	if c.broken > 0 {
+		text := ui.Count(c.broken, "record", "records") + " of the CA's database cannot be read: serial number " + strings.Join(c.corrupt, "; serial number ")
+		if c.broken > len(c.corrupt) {
+			text += "; and others"
+		}
+		if !o.allowUnknown {
+			return problem.New("%s", text).Hint("nobody knows what these certificates are; --allow-unknown goes on without them")
+		}
+		ui.Warn("%s", text)
+	}
+	matching := len(c.revoked) + c.expired + c.good
+	if matching == 0 {
+		return problem.New("no certificate matches; looked at %s", ui.Count(c.looked, "certificate", "certificates")).
+			Hint("names are compared as a whole: *.example.com is the wildcard certificate, not the hosts")
+	}
+	ui.Selected("Where", strings.Join(o.query.Terms(), ", "))
+	left := ""
+	if !o.looksOnly() {
+		left = "; " + ui.Number(c.good) + " to be revoked"
+	}
+	ui.Say("Looked at %s: %s, %s of them revoked, %s expired%s", ui.Count(c.looked, "certificate", "certificates"),
+		ui.Count(matching, "matches", "match"), ui.Number(len(c.revoked)), ui.Number(c.expired), left)
+	return nil
+}
+
+// sayBeside warns about certificates that are still good and have the key of one
+// that was revoked: its renewals, most likely. It takes one pass over the CA's
+// database, which nobody else has open by now.
+func sayBeside(ctx context.Context, o *options, revoked []target.Serial) (err error) {
+	s, err := newSearch(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	var terms []string
+	for _, serial := range revoked {
+		der, err := s.Certificate(serial.String())
+		if err != nil {
+			return err
+		}
+		if cert, err := x509.ParseCertificate(der); err == nil {
+			terms = append(terms, target.KeyTerm(cert))
+		}
+	}
+	if s.query, err = target.ParseQuery(ctx, terms, "", time.Now()); err != nil || !s.query.IsSet() {
+		return err
+	}
+	var good []string
+	for m, err := range s.matches(ctx) {
+		if err != nil {
+			return err
+		}
+		if m.corrupt == "" && !m.revoked && !m.expired {
+			good = append(good, m.serial.String())
+		}
+	}
+	if len(good) > 0 {
+		shown := strings.Join(good[:min(len(good), maxNamed)], ", ")
+		if len(good) > maxNamed {
+			shown += ", …"
+		}
+		ui.Warn("%s the key of what was revoked, and %s still good: %s", ui.Count(len(good), "other certificate has", "other certificates have"), isOrAre(len(good)), shown)
+		ui.Hint("step revoke --offline --where " + strings.Join(s.query.Terms(), " --where ") + " revokes what has the same key")
+	}
+	return nil
+}
+
+func isOrAre(n int) string {
+	if n == 1 {
+		return "is"
+	}
+	return "are"
+}
