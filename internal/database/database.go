@@ -4,7 +4,9 @@ package database
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -54,25 +56,33 @@ func files(cfg *db.Config) []string {
 // from starting.
 type OwnerError struct {
 	Path, Owner string // Owner is a user name, or # and a user ID, as sudo -u takes it
+	Unreadable  bool   // to this user, who only wants to read it
 }
 
 func (e *OwnerError) Error() string {
+	if e.Unreadable {
+		return fmt.Sprintf("the CA's database cannot be read: %s belongs to %s", e.Path, e.Owner)
+	}
 	return fmt.Sprintf("the CA's database belongs to another user: %s is owned by %s", e.Path, e.Owner)
 }
 
 // Check makes sure that a database in files is there and belongs to the user who
 // runs this. It opens nothing. An error may be an OwnerError.
-func Check(cfg *db.Config) error {
+func Check(cfg *db.Config) error { return check(cfg, false) }
+
+// check is Check. With foreign the database may belong to another user, if this
+// one can read it.
+func check(cfg *db.Config, foreign bool) error {
 	if !slices.Contains(types, strings.ToLower(cfg.Type)) {
 		return problem.New("the CA's database is of an unknown type, %q", cfg.Type).Hint(checkHint)
 	}
 	for _, file := range files(cfg) {
-		if err := checkFile(file); err != nil {
+		if err := checkFile(file, foreign); err != nil {
 			return err
 		}
 	}
 	if isBadger(cfg) {
-		if _, err := os.Stat(filepath.Join(cfg.DataSource, "MANIFEST")); err != nil {
+		if _, err := os.Stat(filepath.Join(cfg.DataSource, manifestName)); err != nil {
 			return problem.New("the CA's database: %s is not a Badger database", cfg.DataSource).Hint(checkHint)
 		}
 	}
@@ -80,27 +90,75 @@ func Check(cfg *db.Config) error {
 }
 
 // checkFile checks one of the files or directories that hold the database.
-func checkFile(file string) error {
+func checkFile(file string, foreign bool) error {
 	info, err := os.Stat(file)
 	if err != nil {
+		if unreadable := unreadable(err); foreign && unreadable != nil {
+			return unreadable
+		}
 		return problem.New("the CA's database: %w", err).Hint(newCAHint)
 	}
-	foreign, err := foreignOwner(file)
-	switch {
-	case err != nil:
-		return problem.New("the CA's database: %w", err)
-	case foreign != nil:
-		return foreign
+	if err := checkOwner(file); !foreign && err != nil {
+		return err
 	}
 	empty := info.Size() == 0
 	if info.IsDir() {
-		found, _ := filepath.Glob(filepath.Join(file, "*"))
+		found, err := os.ReadDir(file)
+		if err != nil {
+			return readError(err, "the CA's database")
+		}
 		empty = len(found) == 0
 	}
 	if empty {
 		return problem.New("the CA's database: %s is empty", file).Hint(newCAHint)
 	}
 	return nil
+}
+
+func checkOwner(file string) error {
+	other, err := foreignOwner(file)
+	switch {
+	case err != nil:
+		return problem.New("the CA's database: %w", err)
+	case other != nil:
+		return other
+	}
+	return nil
+}
+
+// unreadable returns an OwnerError for the file that err says this user may not
+// read, if it belongs to another one.
+func unreadable(err error) error {
+	var denied *fs.PathError
+	if errors.As(err, &denied) && errors.Is(err, fs.ErrPermission) {
+		if owner := ownerOf(denied.Path); owner != nil {
+			return owner
+		}
+	}
+	return nil
+}
+
+// readError says what an error in reading a file of the database means.
+func readError(err error, what string) error {
+	if unreadable := unreadable(err); unreadable != nil {
+		return unreadable
+	}
+	return problem.New("%s: %w", what, err)
+}
+
+// openError says what an error in opening the database means.
+func openError(cfg *db.Config, err error) error {
+	var said *problem.Problem
+	switch unreadable := unreadable(err); {
+	case errors.As(err, &said):
+		return err
+	case unreadable != nil:
+		return unreadable
+	case isLocked(cfg, err):
+		return problem.New("the CA's database %s is in use", cfg.DataSource).
+			Hint("the CA is running: revoke online, without --offline, or stop it first")
+	}
+	return problem.New("opening the CA's database: %w", problem.Cleaned(err)).Hint(checkHint)
 }
 
 // A DB is the CA's database while it is open.
@@ -122,17 +180,13 @@ func Open(cfg *db.Config, quiet bool) (*DB, error) {
 		defer restore()
 	}
 	inner, err := nosql.New(cfg.Type, cfg.DataSource, opts...)
-	switch {
-	case err != nil && isLocked(cfg, err):
-		return nil, problem.New("the CA's database %s is in use", cfg.DataSource).
-			Hint("the CA is running: revoke online, without --offline, or stop it first")
-	case err != nil:
-		return nil, problem.New("opening the CA's database: %w", problem.Cleaned(err)).Hint(checkHint)
+	if err != nil {
+		return nil, openError(cfg, err)
 	}
 	opened := &DB{DB: inner}
 	// One of the two tables is in every step-ca database, and both are small.
-	_, errCRL := inner.List([]byte("x509_crl"))
-	_, errSSH := inner.List([]byte("ssh_hosts"))
+	_, errCRL := inner.List([]byte(crlTable))
+	_, errSSH := inner.List([]byte(sshHostsTable))
 	if errCRL != nil && errSSH != nil {
 		_ = opened.Close()
 		return nil, problem.New("the CA's database is not one of step-ca: %w", errSSH).Hint(checkHint)
@@ -174,7 +228,7 @@ func (d *DB) Close() error {
 // Revocation returns the CA's record of the revocation of a certificate, whose
 // serial number is in decimal, or nil if there is no record.
 func (d *DB) Revocation(serial string) (*db.RevokedCertificateInfo, error) {
-	value, err := d.Get([]byte("revoked_x509_certs"), []byte(serial)) // db/db.go, revokedCertsTable
+	value, err := d.Get([]byte(revokedTable), []byte(serial))
 	if nosql.IsErrNotFound(err) {
 		return nil, nil
 	}

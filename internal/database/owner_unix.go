@@ -36,6 +36,26 @@ func foreignOwner(root string) (foreign *OwnerError, err error) {
 	return foreign, err
 }
 
+// ownerOf says to whom a file belongs that this user may not read, or the nearest
+// directory above it that can be seen. It returns nil if that is this user.
+func ownerOf(file string) *OwnerError {
+	for {
+		info, err := os.Stat(file)
+		if err == nil {
+			stat, ok := info.Sys().(*syscall.Stat_t)
+			if !ok || int(stat.Uid) == os.Geteuid() {
+				return nil
+			}
+			return &OwnerError{Path: file, Owner: nameOf(stat.Uid), Unreadable: true}
+		}
+		above := filepath.Dir(file)
+		if above == file {
+			return nil
+		}
+		file = above
+	}
+}
+
 // nameOf names a user in the way that sudo -u takes.
 func nameOf(uid uint32) string {
 	id := strconv.FormatUint(uint64(uid), 10)

@@ -42,7 +42,7 @@ func checkServer(cfg *db.Config, quiet bool) error {
 		return errSource
 	}
 	defer conn.Close()
-	return ping(conn)
+	return ping(context.Background(), conn, connectTimeout)
 }
 
 // errSource takes the place of an error whose text may hold the password.
@@ -76,9 +76,9 @@ func openMySQL(cfg *db.Config) (*sql.DB, error) {
 	return sql.OpenDB(connector), nil
 }
 
-// ping connects to the server, and to the database on it.
-func ping(conn *sql.DB) error {
-	ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
+// ping connects to the server, and to the database on it, within the timeout.
+func ping(ctx context.Context, conn *sql.DB, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	err := conn.PingContext(ctx)
 	switch {

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -87,7 +88,7 @@ func TestResume(t *testing.T) {
 	}
 	found := j.Found()
 	if found.Done != 2 || found.Since != time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) || !found.OtherTargets || found.Header == nil ||
-		*found.Header != (Header{Journal: 1, CA: "https://ca", Root: "f00", Targets: 4, TargetsDigest: listOf(t, "4", "3", "2", "1").Digest()}) {
+		!reflect.DeepEqual(*found.Header, Header{Journal: 1, CA: "https://ca", Root: "f00", Targets: 4, TargetsDigest: listOf(t, "4", "3", "2", "1").Digest()}) {
 		t.Errorf("found %+v, header %+v", found, found.Header)
 	}
 	if got := doneIn(list); !slices.Equal(got, []string{"1", "2"}) {

@@ -21,7 +21,7 @@ type Object struct {
 	Reason       string   `json:"reason,omitempty"`
 	AuthorizedBy string   `json:"authorizedBy,omitempty"`
 	CA           string   `json:"ca"`
-	Root         string   `json:"root"`
+	Root         string   `json:"root,omitempty"`
 	Provisioner  string   `json:"provisioner,omitempty"`
 	Subject      string   `json:"subject,omitempty"`
 	SANs         []string `json:"sans,omitempty"`

@@ -77,10 +77,10 @@ func TestLine(t *testing.T) {
 		{Answer: Answer{Status: Failed, Err: errors.New(nasty)}, Attempts: 1},
 	} {
 		o.Target = &target.Target{Serial: target.Serial{4: 0x80}, Cert: &target.Certificate{
-			Subject: cert.Subject.String(), SANs: []string{nasty, "mike@example.com"}, NotAfter: cert.NotAfter,
+			Subject: cert.Subject.String(), SANs: []string{nasty, "mike@example.com"}, NotBefore: cert.NotAfter, NotAfter: cert.NotAfter, Provisioner: nasty,
 		}}
 		o.Time, o.AuthorizedBy = time.Now(), "provisioner "+nasty
-		object := o.Object("https://ca")
+		object := o.Object("https://ca", "f00")
 		line, err := object.Line()
 		if err != nil || bytes.Count(line, []byte("\n")) != 1 || bytes.ContainsAny(line, "\x1b\u2028\u202e\U000e0001\u3164\ufe0f\u05d0") {
 			t.Errorf("%v: %q", err, line)
@@ -90,7 +90,7 @@ func TestLine(t *testing.T) {
 			t.Errorf("%v: %+v, want %+v", err, again, object)
 		}
 		o.Target.Cert.NotAfter = time.Time{} // nobody has checked it
-		if end := o.Object("https://ca").NotAfter; end != "" {
+		if end := o.Object("https://ca", "f00").NotAfter; end != "" {
 			t.Errorf("it ends at %s", end)
 		}
 		if failed := again.Error != ""; failed != (o.Status == Failed) {
