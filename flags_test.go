@@ -19,6 +19,7 @@ var excluding = map[string]string{
 	"x5c-cert":   "kid provisioner-key",
 	"key":        "x5c-cert provisioner kid provisioner-password-file provisioner-key",
 	"offline":    "ca-url root fingerprint",
+	"where":      "from cert key token token-file",
 }
 
 var excludingHints = map[string]string{
@@ -28,9 +29,9 @@ var excludingHints = map[string]string{
 }
 
 var needing = map[string]string{
-	"key": "cert", "key-password-file": "key",
+	"key": "cert", "key-password-file": "key or --where",
 	"x5c-cert": "x5c-key", "x5c-key": "x5c-cert", "x5c-chain": "x5c-cert",
-	"ca-config": "offline", "ca-password-file": "offline",
+	"ca-config": "offline or --where", "ca-password-file": "offline",
 }
 
 // TestFlagPairs gives any two flags together, in both orders, and each flag

@@ -55,12 +55,13 @@ USAGE
 
   A serial number is written in decimal, in hexadecimal behind 0x, or as
   hexadecimal bytes with colons between them. Without any, and without --cert,
-  --from and --where, it is asked for. Flags may stand before, after and between serial
-  numbers.
+  --from and --where, it is asked for. Flags may stand before, after and between
+  serial numbers.
 
   Many certificates are revoked at the same time. Those of --from and --where
-  are confirmed first, or need --force. Transient failures are tried again without holding up
-  the others; a failure that no retry can mend ends the run at once.
+  are confirmed first, or need --force. Transient failures are tried again
+  without holding up the others; a failure that no retry can mend ends the run
+  at once.
 
   A revoked certificate cannot be renewed. Whether those who are shown the
   certificate learn of it depends on the CRL, which the CA must publish and they
@@ -72,10 +73,11 @@ const helpProperties = `
 PROPERTIES
   --where chooses the certificates in the CA's database that can still do harm:
   those that are not revoked and not expired, unless their provisioner renews
-  them after that. Names are compared as a whole, never a part of them. A time is
-  one of RFC 3339, a date, which begins in UTC, or a duration before now. Without
-  --offline the database is read while the CA runs: PostgreSQL, MySQL and MariaDB
-  beside it, Badger from a copy that is removed again. Certificates:
+  them after that. Names are compared as a whole, never a part of them. A time
+  is one of RFC 3339, a date, which begins in UTC, or a duration before now.
+  Without --offline the database is read while the CA runs: PostgreSQL, MySQL
+  and MariaDB beside it, Badger from a copy that is removed again. It chooses
+  certificates
 `
 
 const helpReasons = `

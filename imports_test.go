@@ -34,7 +34,6 @@ var walls = map[string]string{
 	"github.com/smallstep/certificates/ca":        "",               // it reads without bounds
 	"github.com/smallstep/certificates/authority": "offline authorize online",
 	"github.com/smallstep/certificates/db":        "offline database",
-	"github.com/smallstep/certificates/pki":       ".",
 	"github.com/smallstep/nosql":                  "offline database",
 	"github.com/dgraph-io":                        "database",
 	"go.etcd.io/bbolt":                            "database",

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/url"
@@ -77,7 +78,7 @@ func TestVerify(t *testing.T) {
 			list := &target.List{All: make([]target.Target, 3)}
 			o := &options{verify: true, online: online.Config{URL: &url.URL{Scheme: "https", Host: "ca"}}}
 			if tt.offline {
-				o.offline = &offline.Config{File: "ca.json"}
+				o.offline, o.settings = &offline.Config{File: "ca.json"}, &offline.Settings{Roots: []*x509.Certificate{{}}}
 			}
 			r := newReport(o, list, revocation.Reason{Code: 1, Name: "keyCompromise"}, nil)
 			for i, status := range []revocation.Status{revocation.Revoked, revocation.Unknown, revocation.Failed} {
