@@ -15,6 +15,7 @@ import (
 	"github.com/step-plugins/step-revoke-plugin/internal/journal"
 	"github.com/step-plugins/step-revoke-plugin/internal/offline"
 	"github.com/step-plugins/step-revoke-plugin/internal/problem"
+	"github.com/step-plugins/step-revoke-plugin/internal/revocation"
 	"github.com/step-plugins/step-revoke-plugin/internal/target"
 	"github.com/step-plugins/step-revoke-plugin/internal/ui"
 )
@@ -200,7 +201,10 @@ func readChosen(ctx context.Context, o *options) (*choice, error) {
 	c, err := choose(ctx, o, query, goesOn || o.looksOnly())
 	if err == nil && goesOn {
 		err = begun(c.list, func(*journal.Header) error { return nil })
-		c.list.Keep(func(t *target.Target) bool { done := t.Done; t.Done = false; return done || !c.revoked[t.Serial] })
+		c.list.Keep(func(t target.Target) bool { return t.Done || !c.revoked[t.Serial] })
+		for i := range c.list.All {
+			c.list.All[i].Done = false // openJournal, which locks it, has the last word
+		}
 	}
 	if err != nil {
 		return nil, err
@@ -238,16 +242,21 @@ func (c *choice) check(o *options) error {
 
 // sayBeside warns about certificates that are still good and have the key of one
 // that was revoked: its renewals, most likely. It takes one pass over the CA's
-// database, which nobody else has open by now.
-func sayBeside(ctx context.Context, o *options, revoked []target.Serial) (err error) {
+// database, which this run has closed by now, and only where somebody has named
+// few certificates one by one.
+func (r *report) sayBeside(ctx context.Context) (err error) {
+	o := r.options
+	if o.offline == nil || o.dryRun || o.targets.From != "" || o.query.IsSet() || r.counts[revocation.Revoked] == 0 || r.many() || ctx.Err() != nil {
+		return nil
+	}
 	s, err := newSearch(ctx, o)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
 	var terms []string
-	for _, serial := range revoked {
-		der, err := s.Certificate(serial.String())
+	for _, t := range r.list.All {
+		der, err := s.Certificate(t.Serial.String())
 		if err != nil {
 			return err
 		}

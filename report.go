@@ -46,7 +46,7 @@ type report struct {
 	lastRetry    time.Time                            // when one was printed
 	kept         []*revocation.Outcome                // what --verify may still change
 	fromJournal  bool                                 // what the journal had is written to standard output
-	columns      []int                                // widths in the table of a dry run
+	columns      []column                             // of the table of a dry run
 	errUnwritten error                                // why standard output lacks something
 }
 
@@ -296,36 +296,79 @@ func (r *report) write(o *revocation.Outcome) {
 	r.errUnwritten = cmp.Or(r.errUnwritten, err)
 }
 
-// writeRow writes a row of the table that a dry run prints, and before the
-// first one the table's head.
-func (r *report) writeRow(o *revocation.Outcome) error {
-	r.setReason(o)
-	cells := []string{o.Target.Serial.String(), string(o.Status), "", "", ui.Printable(o.AuthorizedBy)}
-	if o.Reason != nil {
-		cells[2] = ui.Printable(o.Reason.String())
-	}
-	if cert := o.Target.Cert; cert != nil {
-		cells[3] = ui.Printable(cert.Subject)
-	}
-	if r.columns != nil {
-		return ui.Print(r.row(cells))
-	}
-	head := []string{"SERIAL NUMBER", "STATUS", "REASON", "SUBJECT", "AUTHORIZED BY"}
-	r.setColumns(head, cells)
-	return ui.Print(r.row(head) + r.row(cells))
+// A column of the table that a dry run prints.
+type column struct {
+	title string
+	width int
+	cell  func(*revocation.Outcome) string
+	known func(*target.Target) string // what is known of the cell before it is written
 }
 
-// setColumns makes the columns as wide as what is known before the first row is
-// written: the table is not held back until all of it is known.
-func (r *report) setColumns(head, first []string) {
-	for i, title := range head {
-		r.columns = append(r.columns, max(len(title), utf8.RuneCountInString(first[i])))
+// tableColumns are the columns of the table. Those about certificates are there
+// only if one is known.
+func (r *report) tableColumns() []column {
+	of := func(text func(*target.Certificate) string) func(*target.Target) string {
+		return func(t *target.Target) string {
+			if t.Cert == nil {
+				return ""
+			}
+			return text(t.Cert)
+		}
 	}
-	r.columns[1] = max(r.columns[1], len(revocation.AlreadyRevoked))
-	for _, t := range r.list.All {
-		r.columns[0] = max(r.columns[0], len(t.Serial.String()))
-		if t.Cert != nil {
-			r.columns[3] = max(r.columns[3], utf8.RuneCountInString(ui.Printable(t.Cert.Subject)))
+	columns := []column{
+		{title: "SERIAL NUMBER", known: func(t *target.Target) string { return t.Serial.String() }},
+		{title: "STATUS", width: len(revocation.AlreadyRevoked), cell: func(o *revocation.Outcome) string { return string(o.Status) }},
+		{title: "REASON", cell: func(o *revocation.Outcome) string {
+			if o.Reason == nil {
+				return ""
+			}
+			return o.Reason.String()
+		}},
+		{title: "SUBJECT", known: of(func(c *target.Certificate) string { return c.Subject })},
+	}
+	if slices.ContainsFunc(r.list.All, func(t target.Target) bool { return t.Cert != nil }) {
+		columns = append(columns,
+			column{title: "NAMES", known: of(namesOf)},
+			column{title: "PROVISIONER", known: of(func(c *target.Certificate) string { return c.Provisioner })},
+			column{title: "EXPIRES", known: of(expiryOf)})
+	}
+	return append(columns, column{title: "AUTHORIZED BY", cell: func(o *revocation.Outcome) string { return o.AuthorizedBy }})
+}
+
+// writeRow writes a row of the table, and before the first one the table's head.
+func (r *report) writeRow(o *revocation.Outcome) error {
+	r.setReason(o)
+	head := r.columns == nil
+	if head {
+		r.columns = r.tableColumns()
+	}
+	var titles, cells []string
+	for i := range r.columns {
+		c := &r.columns[i]
+		cell := ""
+		if c.cell != nil {
+			cell = c.cell(o)
+		} else {
+			cell = c.known(o.Target)
+		}
+		titles, cells = append(titles, c.title), append(cells, ui.Printable(cell))
+		if head {
+			c.fit(r.list, cells[i])
+		}
+	}
+	if head {
+		return ui.Print(r.row(titles) + r.row(cells))
+	}
+	return ui.Print(r.row(cells))
+}
+
+// fit makes a column as wide as what is known before the first row is written: the
+// table is not held back until all of it is known.
+func (c *column) fit(list *target.List, first string) {
+	c.width = max(c.width, len(c.title), utf8.RuneCountInString(first))
+	for i := range list.All {
+		if c.known != nil {
+			c.width = max(c.width, utf8.RuneCountInString(ui.Printable(c.known(&list.All[i]))))
 		}
 	}
 }
@@ -333,7 +376,7 @@ func (r *report) setColumns(head, first []string) {
 func (r *report) row(cells []string) string {
 	var b strings.Builder
 	for i, cell := range cells {
-		fmt.Fprintf(&b, "%-*s  ", r.columns[i], cmp.Or(cell, "-"))
+		fmt.Fprintf(&b, "%-*s  ", r.columns[i].width, cmp.Or(cell, "-"))
 	}
 	return strings.TrimRight(b.String(), " ") + "\n"
 }

@@ -73,6 +73,9 @@ func revoke(ctx context.Context, o *options) error {
 	err = problem.Default(recheck(ctx, o, list, j), problem.Usage)
 	if err == nil && (r.left() > 0 || o.verify) {
 		err = problem.Default(attempt(ctx, o, list, r), problem.Usage)
+		if warnErr := r.sayBeside(ctx); warnErr != nil {
+			ui.Warn("whether others have the same key could not be looked up: %v", warnErr)
+		}
 	}
 	return r.conclude(ctx, err) // which closes the journal
 }
@@ -378,10 +381,18 @@ func describeCertificate(c *target.Certificate) string {
 	if c.Provisioner != "" {
 		parts = append(parts, "from "+c.Provisioner)
 	}
-	if !c.NotAfter.IsZero() {
-		parts = append(parts, "until "+revocation.Stamp(c.NotAfter))
+	if end := expiryOf(c); end != "" {
+		parts = append(parts, "until "+end)
 	}
 	return strings.Join(slices.DeleteFunc(parts, func(part string) bool { return part == "" }), "; ")
+}
+
+// expiryOf says when a certificate expires, if somebody has checked that.
+func expiryOf(c *target.Certificate) string {
+	if c.NotAfter.IsZero() {
+		return ""
+	}
+	return revocation.Stamp(c.NotAfter)
 }
 
 // namesOf lists the first names of a certificate.

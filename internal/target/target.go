@@ -117,8 +117,8 @@ func (l *List) Find(s Serial) (*Target, bool) {
 }
 
 // Keep drops the targets for which keep is false.
-func (l *List) Keep(keep func(*Target) bool) {
-	l.All, l.index = slices.DeleteFunc(l.All, func(t Target) bool { return !keep(&t) }), nil
+func (l *List) Keep(keep func(Target) bool) {
+	l.All, l.index = slices.DeleteFunc(l.All, func(t Target) bool { return !keep(t) }), nil
 }
 
 // DropIndex frees the memory that finding targets takes. Add and Find build the
