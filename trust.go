@@ -205,7 +205,7 @@ func (o *options) checkHeader(h *journal.Header, reason revocation.Reason) error
 	var err *problem.Problem
 	switch begun := (revocation.Reason{Code: h.ReasonCode, Name: reasonName(h.ReasonCode), Text: h.Reason}); {
 	case !o.isOurs(h.CA, h.Root):
-		err = problem.New("the journal %s is about another CA, %s, with the root certificate %s", o.journal, h.CA, h.Root)
+		err = problem.New("the journal %s is about another CA, %s, whose root certificate has the fingerprint %s", o.journal, h.CA, h.Root)
 	case begun != reason:
 		err = problem.New("the journal %s is about revocations with another reason, %s", o.journal, begun)
 	default:
