@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	badger1 "github.com/dgraph-io/badger"
@@ -150,21 +150,19 @@ func isNotReadOnly(err error, others ...error) bool {
 	return false
 }
 
-// A badgerLog keeps the errors of Badger in mind, and shows what it says unless
-// it is quiet.
+// A badgerLog shows what Badger says unless it is quiet. It minds when a table
+// whose checksum is wrong is left out, which Badger v1 does not call an error.
 type badgerLog struct {
-	quiet bool
-	mu    sync.Mutex
-	first string // error
+	quiet   bool
+	leftOut atomic.Pointer[string]
 }
 
 // Errorf takes an error.
 func (l *badgerLog) Errorf(format string, args ...any) {
-	l.mu.Lock()
-	if l.first == "" {
-		l.first = strings.TrimSpace(fmt.Sprintf(format, args...))
+	if strings.HasPrefix(format, "Ignoring table") { // levels.go, newLevelsController
+		what := fmt.Sprintf(format, args...)
+		l.leftOut.Store(&what)
 	}
-	l.mu.Unlock()
 	l.say("ERROR", format, args)
 }
 
@@ -183,15 +181,12 @@ func (l *badgerLog) say(level, format string, args []any) {
 	}
 }
 
-// missing is an error if Badger has opened a directory with an error: v1 leaves
-// out a table whose checksum is wrong.
+// missing is an error if a table was left out.
 func (l *badgerLog) missing() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.first == "" {
-		return nil
+	if what := l.leftOut.Load(); what != nil {
+		return problem.New("%w: %s", errDamaged, *what)
 	}
-	return problem.New("%w: %.300s", errDamaged, l.first)
+	return nil
 }
 
 // closeInTime closes a database, or leaves that to the background when it takes

@@ -65,18 +65,21 @@ func (d *tempDir) removeAll() error {
 // read again when a directory is opened. So a copy has everything that was
 // acknowledged before it began if it is of
 //
-//  1. MANIFEST, which is appended to, or replaced by a rename. An incomplete end
+//  1. the value logs but the newest. They are complete and do not change any
+//     more. The collection of garbage removes some, but only when what was left
+//     in them is written to the newest.
+//  2. MANIFEST, which is appended to, or replaced by a rename. An incomplete end
 //     is cut off. MANIFEST-REWRITE, of which it is made, is nothing yet.
-//  2. the tables that this MANIFEST names. They are complete before it names
+//  3. the tables that this MANIFEST names. They are complete before it names
 //     them and never change. Compaction removes them, but only when MANIFEST
-//     says so: then it and what is new in it are copied again.
-//  3. the value logs, oldest first. They only grow, and a newer one begins only
-//     when the one before it is complete, so an end is missing in the last at
-//     most. The collection of garbage removes one when what was left in it is
-//     written to the newest: if one goes before it is copied, or has gone since
-//     before MANIFEST was copied, all begins again.
-//  4. KEYREGISTRY of v2, which names its keys before anything is encrypted with
+//     says so.
+//  4. the value logs that have come since 1, and the newest, of which alone the
+//     end may be incomplete.
+//  5. KEYREGISTRY of v2, which has its keys before anything is encrypted with
 //     them.
+//
+// If a file of 3 or 4 is gone before it is copied, all begins again, but for what
+// is complete and copied already.
 //
 // What is in a value log twice, or beyond what the tables of the copy have, does
 // no harm: every entry has its time.
@@ -84,15 +87,15 @@ type copier struct {
 	cfg  *db.Config
 	to   string
 	free func(dir string) (uint64, error) // bytes
-	done map[string]fs.FileInfo           // tables that are copied
+	done map[string]fs.FileInfo           // complete files that are copied
 }
 
 func newCopier(cfg *db.Config, to string) *copier {
 	return &copier{cfg: cfg, to: to, free: freeBytes, done: map[string]fs.FileInfo{}}
 }
 
-// copyAttempts is how often MANIFEST is copied at most. Each time only the tables
-// are left that are new.
+// copyAttempts is how often MANIFEST is copied at most. Each time only what is new
+// is left to copy.
 const copyAttempts = 100
 
 // errMoved says that the CA has changed what was being copied.
@@ -166,39 +169,55 @@ func (c *copier) checkRoom() error {
 	return nil
 }
 
-// attempt makes the copy, but for the tables that are copied already.
+// attempt makes the copy, but for what is copied already.
 func (c *copier) attempt(ctx context.Context) error {
 	before, err := c.logs()
 	if err != nil {
 		return err
+	}
+	for _, name := range before[:max(len(before)-1, 0)] {
+		if err := c.complete(ctx, c.valueDir(), name); err != nil && !errors.Is(err, errMoved) {
+			return err
+		}
 	}
 	tables, err := c.manifest(ctx)
 	if err != nil {
 		return err
 	}
 	for _, name := range tables {
-		if err := c.table(ctx, name); err != nil {
+		if err := c.complete(ctx, c.cfg.DataSource, name); err != nil {
 			return err
 		}
 	}
+	if err := c.newLogs(ctx, before); err != nil {
+		return err
+	}
+	_, err = c.file(ctx, c.cfg.DataSource, registryName)
+	if errors.Is(err, errMoved) { // v1 has none
+		return nil
+	}
+	return err
+}
+
+// newLogs copies the value logs that are new, and the newest.
+func (c *copier) newLogs(ctx context.Context, before []string) error {
 	logs, err := c.logs()
-	if err != nil {
+	if err != nil || len(logs) == 0 {
 		return err
 	}
-	for _, name := range before {
-		if !slices.Contains(logs, name) {
-			return fmt.Errorf("%s: %w", name, errMoved)
-		}
-	}
-	for _, name := range logs {
-		if _, err := c.file(ctx, c.valueDir(), name); err != nil {
+	last := len(logs) - 1
+	for _, name := range logs[:last] {
+		if err := c.complete(ctx, c.valueDir(), name); err != nil {
 			return err
 		}
 	}
-	if _, err := c.file(ctx, c.cfg.DataSource, registryName); err != nil && !errors.Is(err, errMoved) { // v1 has none
-		return err
+	if len(before) > 0 {
+		if was := before[len(before)-1]; was != logs[last] && c.done[was] == nil {
+			return fmt.Errorf("%s: %w", was, errMoved)
+		}
 	}
-	return nil
+	_, err = c.file(ctx, c.valueDir(), logs[last])
+	return err
 }
 
 // logs returns the names of the value logs, oldest first.
@@ -265,24 +284,26 @@ func tableIDs(manifest *os.File, v2 bool) (ids []uint64, end int64, err error) {
 	return ids, end, err
 }
 
-// table copies a table, unless it has been copied before. A table that Badger
-// removes becomes empty first.
-func (c *copier) table(ctx context.Context, name string) error {
-	if was, ok := c.done[name]; ok {
-		if now, err := os.Stat(filepath.Join(c.cfg.DataSource, name)); err == nil &&
-			os.SameFile(was, now) && was.Size() == now.Size() && was.ModTime().Equal(now.ModTime()) {
-			return nil
-		}
+// complete copies a file that does not change any more, unless it has been copied
+// before. A table that Badger removes becomes empty first.
+func (c *copier) complete(ctx context.Context, dir, name string) error {
+	now, err := os.Stat(filepath.Join(dir, name))
+	was := c.done[name]
+	if was != nil && (errors.Is(err, fs.ErrNotExist) || err == nil && isSame(was, now)) {
+		return nil
 	}
-	info, err := c.file(ctx, c.cfg.DataSource, name)
-	if err != nil {
+	if was, err = c.file(ctx, dir, name); err != nil {
 		return err
 	}
-	if now, err := os.Stat(filepath.Join(c.cfg.DataSource, name)); err != nil || now.Size() != info.Size() || now.Size() == 0 {
+	if now, err = os.Stat(filepath.Join(dir, name)); err != nil || !isSame(was, now) || now.Size() == 0 {
 		return fmt.Errorf("%s: %w", name, errMoved)
 	}
-	c.done[name] = info
+	c.done[name] = was
 	return nil
+}
+
+func isSame(was, now fs.FileInfo) bool {
+	return os.SameFile(was, now) && was.Size() == now.Size() && was.ModTime().Equal(now.ModTime())
 }
 
 // chunk is how many bytes are copied between two looks at the context.
