@@ -328,9 +328,7 @@ func (ca *CA) checkKnown(ctx context.Context, list *target.List) error {
 			return problem.New("the certificate in --cert is not the one that the CA has issued with the serial number %s, and cannot authorize its revocation", t.Serial).
 				Hint("leave out --key to revoke it with a provisioner")
 		case !missing:
-			known := target.CertificateOf(cert)
-			// Without the DER, whose issuer is clear: there may be a million of them.
-			t.Cert = &target.Certificate{Subject: known.Subject, SANs: known.SANs, NotAfter: known.NotAfter}
+			t.Cert = target.CertificateOf(cert)
 		}
 	}
 	return nil

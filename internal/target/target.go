@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unique"
 
 	"github.com/dustin/go-humanize"
 
@@ -27,15 +28,16 @@ type Target struct {
 // A Certificate is what is known about the certificate of a target.
 type Certificate struct {
 	Subject  string
-	SANs     []string  // in their text form, as people write them
-	NotAfter time.Time // zero: nobody has checked it
-	source   string    // where it comes from, for messages
-	der      []byte    // nil if it is known, or of no interest, whose it is
+	SANs     []string             // in their text form, as people write them
+	NotAfter time.Time            // zero: nobody has checked it
+	scope    unique.Handle[Scope] // zero: it is not known
+	source   string               // where it comes from, for messages
+	der      []byte               // nil if it is known, or of no interest, whose it is
 }
 
-// CertificateOf returns what is to be known about a certificate.
+// CertificateOf returns what is to be known about a certificate of the CA.
 func CertificateOf(cert *x509.Certificate) *Certificate {
-	return &Certificate{Subject: cert.Subject.String(), SANs: sansOf(cert), NotAfter: cert.NotAfter, der: cert.Raw}
+	return &Certificate{Subject: cert.Subject.String(), SANs: sansOf(cert), NotAfter: cert.NotAfter, scope: scopeOf(cert)}
 }
 
 // sansOf returns the subject alternative names of a certificate.
@@ -130,12 +132,12 @@ func (l *List) HasCertificates() bool {
 }
 
 // DropCertificates frees the memory of the certificates themselves where nobody
-// is to check them. Their subjects and names stay, to tell them apart; their ends
-// do not, because nothing may follow from them.
+// is to check them. Their subjects and names stay, to tell them apart; the
+// rest does not, because nothing may follow from it.
 func (l *List) DropCertificates() {
 	for i := range l.All {
 		if known := l.All[i].Cert; known != nil {
-			known.der, known.NotAfter = nil, time.Time{}
+			known.der, known.NotAfter, known.scope = nil, time.Time{}, unique.Handle[Scope]{}
 		}
 	}
 }
