@@ -81,7 +81,7 @@ func (s *search) look(i *database.Issued) (m match, keep bool) {
 		return match{}, false
 	}
 	if err == nil {
-		m.revoked, m.cert = i.Revoked, target.Recorded(cert)
+		m.revoked, m.cert = i.Revoked, target.CertificateOf(cert)
 		m.cert.Provisioner = provisioner
 		m.serial, _ = target.SerialOf(cert.SerialNumber)
 		if !m.revoked && time.Now().After(cert.NotAfter) {

@@ -20,6 +20,7 @@ type verification struct {
 	found          int   // certificates that are on record as revoked
 	missing        int   // certificates that are revoked, but not in the CRL
 	mayHaveExpired bool  // one of these, of which only the serial number is known
+	scope          scopes
 }
 
 // verify looks up every certificate of the run, and those that the journal says
@@ -45,6 +46,7 @@ func (r *report) verify(ctx context.Context, ca authority) error {
 		r.kept = r.kept[1:]
 		v.look(ctx, o)
 	}
+	v.scope.say()
 	verdict := v.verdict()
 	if err == nil && verdict == nil && r.many() && v.found > 0 {
 		ui.Good("%s on record as revoked", ui.Count(v.found, "certificate is", "certificates are"))
@@ -83,6 +85,7 @@ func (v *verification) look(ctx context.Context, o *revocation.Outcome) {
 		v.mayHaveExpired = v.mayHaveExpired || o.Target.Cert == nil || o.Target.Cert.NotAfter.IsZero()
 	}
 	if v.err == nil {
+		v.scope.compare(o, v.evidence.CRL())
 		v.say(o)
 	}
 	v.write(o)

@@ -45,6 +45,7 @@ func TestBench(t *testing.T) {
 	params.Cmds["bare-client"] = cmdBareClient
 	params.Cmds["bare-authority"] = cmdBareAuthority
 	params.Cmds["pairs"] = cmdPairs
+	params.Cmds["choosing"] = cmdChoosing
 	testscript.Run(t, params)
 }
 

@@ -61,6 +61,9 @@
 //	    The CA's CRL, whose signature is verified, holds the serial number, with
 //	    this reason code (0: without one). Of a stopped CA the one in its
 //	    database counts, which nobody has renewed since.
+//	crl-check NAME SAYS
+//	    "openssl verify -crl_check" says this of NAME.crt and that CRL: OK, or an
+//	    error such as "certificate revoked".
 //	crl-number N
 //	    The CRL has this number, which each new CRL raises by one.
 //	[!] recorded SERIAL
@@ -349,6 +352,7 @@ func scriptParams(dir string) testscript.Params {
 
 			"amend":      cmdAmend,
 			"contacted":  cmdContacted,
+			"crl-check":  cmdCRLCheck,
 			"crl-number": cmdCRLNumber,
 			"foreign":    cmdForeign,
 			"give":       cmdGive,

@@ -17,7 +17,9 @@ import (
 	"math/big"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -263,6 +265,23 @@ func cmdCRLNumber(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	if list.Number.String() != args[0] {
 		ts.Fatalf("the CRL has the number %s", list.Number)
+	}
+}
+
+func cmdCRLCheck(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: crl-check NAME SAYS")
+	}
+	ca := current(ts)
+	list, err := ca.crl()
+	ts.Check(err)
+	file := ts.MkAbs(args[0] + ".crl")
+	ts.Check(os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: list.Raw}), 0o600))
+	certs := filepath.Join(ca.dir, "certs")
+	out, _ := exec.Command("openssl", "verify", "-crl_check", "-CAfile", filepath.Join(certs, "root_ca.crt"),
+		"-untrusted", filepath.Join(certs, "intermediate_ca.crt"), "-CRLfile", file, ts.MkAbs(args[0]+".crt")).CombinedOutput()
+	if !regexp.MustCompile(`(?m)(^\S+: | depth lookup: )` + args[1] + `$`).Match(out) {
+		ts.Fatalf("openssl says of %s: %s", args[0], out)
 	}
 }
 

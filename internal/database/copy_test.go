@@ -122,7 +122,9 @@ func TestBusy(t *testing.T) {
 				}
 				n, revoked := 0, 0
 				all := map[string]bool{}
-				for c, err := range Map(t.Context(), s, func(i *Issued) (seen, bool) { return seen{serial: i.Serial, der: string(i.DER), revoked: i.Revoked}, true }) {
+				for c, err := range Map(t.Context(), s, func(i *Issued) (seen, bool) {
+					return seen{serial: i.Serial, der: string(i.DER), revoked: i.Revoked}, true
+				}) {
 					if err != nil {
 						t.Fatal(err)
 					}

@@ -67,6 +67,9 @@ func (e *evidence) Find(ctx context.Context, serial target.Serial) (*revocation.
 	}, nil
 }
 
+// CRL returns the CRL in the CA's database, or nil if there is none.
+func (e *evidence) CRL() *revocation.CRL { return e.crl }
+
 // WhyMissing says why a revoked certificate is not in the CRL.
 func (e *evidence) WhyMissing() error {
 	if e.noCRL != nil {

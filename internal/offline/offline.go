@@ -328,7 +328,7 @@ func (ca *CA) checkKnown(ctx context.Context, list *target.List) error {
 			return problem.New("the certificate in --cert is not the one that the CA has issued with the serial number %s, and cannot authorize its revocation", t.Serial).
 				Hint("leave out --key to revoke it with a provisioner")
 		case !missing:
-			t.Cert = target.Recorded(cert)
+			t.Cert = target.CertificateOf(cert)
 		}
 	}
 	return nil

@@ -21,11 +21,12 @@ const NoCRLHint = "\"crl\" in its ca.json turns CRLs on; without one only the CA
 type CRL struct {
 	parts
 	list  *x509.RevocationList // without entries
+	scope scope
 	index index
 }
 
-// ReadCRL reads a CRL in DER. One of the issuers must have signed it, and it
-// must not be out of date.
+// ReadCRL reads a CRL in DER. One of the issuers must have signed it, it must not
+// be out of date, and it must be about all certificates of users.
 func ReadCRL(der []byte, issuers []*x509.Certificate) (*CRL, error) {
 	p, err := split(der)
 	if err != nil {
@@ -44,6 +45,9 @@ func ReadCRL(der []byte, issuers []*x509.Certificate) (*CRL, error) {
 		return nil, errors.New("the CRL has no number of at most 20 octets (RFC 5280)")
 	case now.After(l.list.NextUpdate):
 		return nil, fmt.Errorf("the CRL is out of date since %s", Stamp(l.list.NextUpdate))
+	}
+	if l.scope, err = readScope(l.list); err != nil {
+		return nil, err
 	}
 	if l.index, err = l.indexed(); err != nil {
 		return nil, fmt.Errorf("reading the CRL: %w", err)
@@ -78,6 +82,9 @@ func (l *CRL) Find(_ context.Context, serial target.Serial) (*Record, error) {
 
 // Lists tells whether the CRL has a certificate.
 func (l *CRL) Lists(serial target.Serial) bool { return l.find(l.index, serial) != nil }
+
+// CRL returns the CRL itself.
+func (l *CRL) CRL() *CRL { return l }
 
 // Number names the CRL for a person: its number, and when it was made.
 func (l *CRL) Number() string {

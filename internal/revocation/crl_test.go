@@ -93,7 +93,7 @@ func newIssuer(t *testing.T, name string, usage x509.KeyUsage) (*x509.Certificat
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, KeyUsage: usage, IsCA: true, BasicConstraintsValid: true,
-		NotAfter: time.Now().Add(time.Hour), SubjectKeyId: []byte(name),
+		NotAfter: time.Now().Add(time.Hour), SubjectKeyId: []byte(rand.Text()),
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {

@@ -30,6 +30,7 @@ type Object struct {
 	RequestID    string   `json:"requestId,omitempty"`
 	Error        string   `json:"error,omitempty"`
 	Verified     *bool    `json:"verified,omitempty"`
+	CRLUsable    *bool    `json:"crlUsable,omitempty"`
 }
 
 // Object returns the JSON form of an outcome at the CA with this name and this
@@ -37,7 +38,7 @@ type Object struct {
 func (o *Outcome) Object(ca, root string) *Object {
 	j := &Object{
 		Serial: o.Target.Serial.String(), Status: o.Status, Attempts: o.Attempts, Time: Stamp(o.Time),
-		AuthorizedBy: o.AuthorizedBy, CA: ca, Root: root, RequestID: o.RequestID, Verified: o.Verified,
+		AuthorizedBy: o.AuthorizedBy, CA: ca, Root: root, RequestID: o.RequestID, Verified: o.Verified, CRLUsable: o.CRLUsable,
 	}
 	if o.Err != nil && !o.Status.Done() {
 		j.Error = o.Err.Error()

@@ -22,11 +22,27 @@ type Evidence interface {
 	// WhyMissing says why a revoked certificate is not in the CRL, and when it
 	// will be.
 	WhyMissing() error
+	// CRL returns the CRL that others can have, or nil if there is none.
+	CRL() *CRL
 }
 
 // crlGrace is how long after its expiry step-ca keeps a certificate in its CRL
 // (authority/config, DefaultCRLExpiredDuration).
 const crlGrace = time.Hour
+
+// SetFit takes over whether OpenSSL can use the CRL for the certificate, if that is
+// at hand.
+func (o *Outcome) SetFit(crl *CRL) (fit Fit, atHand bool, err error) {
+	scope, known := o.Target.Cert.Scope()
+	if crl == nil || !known {
+		return fit, false, nil
+	}
+	if fit, err = crl.Fit(scope, o.Record != nil && o.Record.Listed); err == nil {
+		usable := fit.Error == ""
+		o.CRLUsable = &usable
+	}
+	return fit, true, err
+}
 
 // SetRecord takes over what is on record, or that nothing is. An expired
 // certificate that the CRL omits is left unverified.

@@ -80,5 +80,6 @@ type Outcome struct {
 	AuthorizedBy string
 	Unanswered   bool    // an attempt was sent and got no definite answer
 	Verified     *bool   // whether it was found in the CRL; nil if nobody looked, or a CRL need not list it
+	CRLUsable    *bool   // whether OpenSSL can use that CRL for it; nil if that is not known
 	Record       *Record // what was found
 }

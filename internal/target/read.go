@@ -95,7 +95,7 @@ func (l *List) addFile(ctx context.Context, file string) error {
 
 func certificateIn(cert *x509.Certificate, source string) *Certificate {
 	c := CertificateOf(cert)
-	c.source = source
+	c.source, c.der = source, cert.Raw
 	return c
 }
 

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unique"
 
 	"github.com/dustin/go-humanize"
 
@@ -27,27 +28,21 @@ type Target struct {
 // A Certificate is what is known about the certificate of a target.
 type Certificate struct {
 	Subject             string
-	SANs                []string  // in their text form, as people write them
-	NotBefore, NotAfter time.Time // zero: nobody has checked them
-	Provisioner         string    // its name; empty: it is not known
-	source              string    // where it comes from, for messages
-	der                 []byte    // nil if it is known, or of no interest, whose it is
+	SANs                []string             // in their text form, as people write them
+	NotBefore, NotAfter time.Time            // zero: nobody has checked them
+	Provisioner         string               // its name; empty: it is not known
+	scope               unique.Handle[Scope] // zero: it is not known
+	source              string               // where it comes from, for messages
+	der                 []byte               // nil if it is known, or of no interest, whose it is
 }
 
-// CertificateOf returns what is to be known about a certificate.
+// CertificateOf returns what is to be known about a certificate of the CA.
 func CertificateOf(cert *x509.Certificate) *Certificate {
 	provisioner, _ := provisionerOf(cert)
 	return &Certificate{
-		Subject: cert.Subject.String(), SANs: sansOf(cert), NotBefore: cert.NotBefore, NotAfter: cert.NotAfter, Provisioner: provisioner, der: cert.Raw,
+		Subject: cert.Subject.String(), SANs: sansOf(cert), NotBefore: cert.NotBefore, NotAfter: cert.NotAfter,
+		Provisioner: provisioner, scope: scopeOf(cert),
 	}
-}
-
-// Recorded returns what is to be known about a certificate that the CA has on
-// record: whose it is need not be checked.
-func Recorded(cert *x509.Certificate) *Certificate {
-	c := CertificateOf(cert)
-	c.der = nil
-	return c
 }
 
 // sansOf returns the subject alternative names of a certificate.
@@ -147,12 +142,12 @@ func (l *List) HasCertificates() bool {
 }
 
 // DropCertificates frees the memory of the certificates themselves where nobody
-// is to check them. Their subjects and names stay, to tell them apart; their ends
-// do not, because nothing may follow from them.
+// is to check them. Their subjects and names stay, to tell them apart; the
+// rest does not, because nothing may follow from it.
 func (l *List) DropCertificates() {
 	for i := range l.All {
 		if known := l.All[i].Cert; known != nil {
-			known.der, known.NotBefore, known.NotAfter, known.Provisioner = nil, time.Time{}, time.Time{}, ""
+			*known = Certificate{Subject: known.Subject, SANs: known.SANs, source: known.source}
 		}
 	}
 }

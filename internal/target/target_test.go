@@ -107,6 +107,39 @@ func TestCertificateOf(t *testing.T) {
 	}
 }
 
+// TestScope shows what is kept of what a certificate says about CRLs, and that it
+// is there once.
+func TestScope(t *testing.T) {
+	t.Parallel()
+	ca := newCA(t, "ours")
+	withPoints := func(points ...string) *Certificate {
+		cert := *ca.issue(t, 1)
+		for _, p := range points {
+			cert.Extensions = append(cert.Extensions, pkix.Extension{Id: oidDistributionPoints, Value: []byte(p)})
+		}
+		return CertificateOf(&cert)
+	}
+	for _, tt := range []struct {
+		cert  *Certificate
+		want  Scope
+		known bool
+	}{
+		{nil, Scope{}, false},
+		{&Certificate{}, Scope{}, false},
+		{withPoints(), Scope{Issuer: string(ca.cert.RawSubject), KeyID: string(ca.cert.SubjectKeyId)}, true},
+		{withPoints("x"), Scope{Issuer: string(ca.cert.RawSubject), KeyID: string(ca.cert.SubjectKeyId), Points: "x"}, true},
+		{withPoints(strings.Repeat("x", 2*maxPoints)), Scope{
+			Issuer: string(ca.cert.RawSubject), KeyID: string(ca.cert.SubjectKeyId), Points: strings.Repeat("x", maxPoints)}, true},
+	} {
+		if got, known := tt.cert.Scope(); got != tt.want || known != tt.known {
+			t.Errorf("%+v, %t; want %+v", got, known, tt.want)
+		}
+	}
+	if one, other := withPoints("x"), withPoints("x"); one.scope != other.scope {
+		t.Error("the same is kept twice")
+	}
+}
+
 func TestCheckIssued(t *testing.T) {
 	t.Parallel()
 	ours, older, other := newCA(t, "ours"), newCA(t, "ours"), newCA(t, "other")
@@ -140,8 +173,11 @@ func TestCheckIssued(t *testing.T) {
 			t.Errorf("%s: %v", tt.name, err)
 		}
 		dropped.DropCertificates()
-		if slices.ContainsFunc(dropped.All, func(t Target) bool { return t.Cert != nil && !t.Cert.NotAfter.IsZero() }) {
-			t.Errorf("%s: an end that nobody has checked", tt.name)
+		if slices.ContainsFunc(dropped.All, func(t Target) bool {
+			_, known := t.Cert.Scope()
+			return known || t.Cert != nil && !t.Cert.NotAfter.IsZero()
+		}) {
+			t.Errorf("%s: an end or a scope that nobody has checked", tt.name)
 		}
 		if l.HasCertificates() || dropped.HasCertificates() || len(dropped.All) != len(tt.from)+1 {
 			t.Errorf("%s: certificates are left", tt.name)
