@@ -272,7 +272,7 @@ func readWho(c *cli.Context, on given) (authorize.Config, error) {
 func (o *options) findOffline(c *cli.Context) (err error) {
 	o.offline = &offline.Config{
 		File: o.configFile, PasswordFile: c.String("ca-password-file"),
-		AllowUnknown: o.allowUnknown, LookOnly: o.looksOnly(), Force: o.force, Timeout: c.Duration("timeout"),
+		AllowUnknown: o.allowUnknown, Known: o.query.IsSet(), LookOnly: o.looksOnly(), Force: o.force, Timeout: c.Duration("timeout"),
 	}
 	ui.Selected("CA", "offline, "+o.offline.File)
 	o.settings, err = offline.ReadSettings(o.offline.File)

@@ -16,6 +16,7 @@ import (
 	"iter"
 	"math/big"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -30,12 +31,12 @@ func init() {
 	programs["read-database"] = readDatabaseMain
 }
 
-// A storage is where the CA in ./ca keeps its certificates.
+// A storage is where the CA in $STEPPATH keeps its certificates.
 type storage struct{ Type, DataSource string }
 
 func openStorage() (s storage, err error) {
 	var config struct{ DB storage }
-	err = readJSON("ca/config/ca.json", &config)
+	err = readJSON(filepath.Join(os.Getenv("STEPPATH"), "config", "ca.json"), &config)
 	return config.DB, err
 }
 
@@ -47,7 +48,7 @@ func keyOf(serial string) []byte {
 }
 
 // fillDatabaseMain is the program fill-database: it stores N certificates in the
-// database of the CA in ./ca, which is not running. The one in the middle is for needle.example, and half are from ci.
+// database of the CA in $STEPPATH, which is not running. The one in the middle is for needle.example, and each 20th is from ci.
 func fillDatabaseMain() {
 	n, err := strconv.Atoi(os.Args[1])
 	if err == nil {
@@ -106,14 +107,17 @@ func certificates(n int) iter.Seq2[string, []byte] {
 		}
 		issuer := &x509.Certificate{Subject: pkix.Name{CommonName: "Example Intermediate CA", Organization: []string{"Example"}}, SubjectKeyId: make([]byte, 20)}
 		for i, serial := range newSerials(n) {
-			name := fmt.Sprintf("host-%d.example.com", i)
+			name, provisioner := fmt.Sprintf("host-%d.example.com", i), "admin"
 			if i == n/2 {
 				name = "needle.example"
+			}
+			if i%20 == 0 {
+				provisioner = "ci"
 			}
 			template := &x509.Certificate{
 				Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, NotBefore: time.Now().Add(-time.Duration(i) * time.Second), NotAfter: time.Now().Add(24 * time.Hour),
 				KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-				ExtraExtensions: []pkix.Extension{provisionerExtension([]string{"admin", "ci"}[i%2])},
+				ExtraExtensions: []pkix.Extension{provisionerExtension(provisioner)},
 			}
 			template.SerialNumber, _ = new(big.Int).SetString(serial, 10)
 			der, err := x509.CreateCertificate(rand.Reader, template, issuer, &keys[i%16].PublicKey, keys[0])
@@ -140,7 +144,7 @@ func provisionerExtension(name string) pkix.Extension {
 }
 
 // readDatabaseMain is the program read-database: it reads every certificate in the
-// database of the CA in ./ca, and does nothing with it but count.
+// database of the CA in $STEPPATH, and does nothing with it but count.
 func readDatabaseMain() {
 	n, err := readDatabase()
 	if err != nil {
