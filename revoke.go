@@ -6,9 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"os"
-	"os/user"
 	"runtime/debug"
-	"strconv"
 	"time"
 
 	"github.com/step-plugins/step-revoke-plugin/internal/authorize"
@@ -251,10 +249,7 @@ func recheck(ctx context.Context, o *options, list *target.List, j *journal.Jour
 // journalHeader is the first line of a journal that this run begins.
 func journalHeader(o *options, list *target.List, reason revocation.Reason, authorizedBy string) journal.Header {
 	host, _ := os.Hostname()
-	name := strconv.Itoa(os.Getuid())
-	if u, err := user.Current(); err == nil {
-		name = u.Username
-	}
+	name, _ := thisUser()
 	return journal.Header{
 		CA: o.caName(), Root: o.rootFingerprints()[0],
 		ReasonCode: reason.Code, ReasonName: reason.Name, Reason: reason.Text,

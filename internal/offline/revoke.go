@@ -8,10 +8,13 @@ import (
 	"regexp"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/smallstep/certificates/authority"
 	"github.com/smallstep/certificates/authority/provisioner"
+	"github.com/smallstep/certificates/db"
 	"github.com/smallstep/certificates/errs"
+	"github.com/smallstep/nosql"
 
 	"github.com/step-plugins/step-revoke-plugin/internal/revocation"
 	"github.com/step-plugins/step-revoke-plugin/internal/target"
@@ -20,13 +23,17 @@ import (
 // Revoke waits for a database server until the timeout or the end of ctx. It
 // waits for files whatever ctx says, because they are about to be closed.
 func (ca *CA) Revoke(ctx context.Context, req revocation.Request) revocation.Answer {
+	record := ca.record
+	if ca.config.ByHost {
+		record = ca.recordByHost
+	}
 	if ca.inFiles() {
-		return ca.answer(req.Serial, ca.record(context.WithoutCancel(ctx), req))
+		return ca.answer(req.Serial, record(context.WithoutCancel(ctx), req))
 	}
 	ctx, cancel := context.WithTimeout(ctx, ca.config.Timeout)
 	defer cancel()
 	done := make(chan error, 1)
-	ca.sent.Go(func() { done <- ca.record(context.WithoutCancel(ctx), req) })
+	ca.sent.Go(func() { done <- record(context.WithoutCancel(ctx), req) })
 	select {
 	case err := <-done:
 		return ca.answer(req.Serial, err)
@@ -50,6 +57,26 @@ func (ca *CA) record(ctx context.Context, req revocation.Request) error {
 	return ca.authority.Revoke(ctx, opts)
 }
 
+// recordByHost stores what step-ca stores for a request (authority/tls.go,
+// Authority.Revoke), but for the provisioner and the token, of which there are
+// none.
+func (ca *CA) recordByHost(_ context.Context, req revocation.Request) error {
+	info := &db.RevokedCertificateInfo{
+		Serial: req.Serial.String(), ReasonCode: req.Reason.Code, Reason: req.Reason.Text, RevokedAt: time.Now().UTC(),
+	}
+	cert, err := ca.store.GetCertificate(info.Serial)
+	switch {
+	case err == nil:
+		info.ExpiresAt = cert.NotAfter
+	case !nosql.IsErrNotFound(err):
+		return errs.Wrap(http.StatusInternalServerError, err, "looking up the certificate")
+	}
+	if err := ca.store.Revoke(info); err != nil {
+		return errs.Wrap(http.StatusInternalServerError, err, "storing the revocation")
+	}
+	return nil
+}
+
 // answer turns the error of record into an answer.
 func (ca *CA) answer(serial target.Serial, err error) revocation.Answer {
 	a := answerTo(serial, err, ca.inFiles())
@@ -71,7 +98,7 @@ func answerTo(serial target.Serial, err error, inFiles bool) revocation.Answer {
 	}
 	a := revocation.Answer{Status: revocation.Failed, Err: err, Cause: cause(serial, err)}
 	switch {
-	case code == http.StatusBadRequest && text == fmt.Sprintf("certificate with serial number '%s' is already revoked", serial):
+	case errors.Is(err, db.ErrAlreadyExists), code == http.StatusBadRequest && text == fmt.Sprintf("certificate with serial number '%s' is already revoked", serial):
 		return revocation.Answer{Status: revocation.AlreadyRevoked}
 	case code == http.StatusInternalServerError && !inFiles: // under load some errors of a server are transient
 		a.Status, a.Next = revocation.Unknown, revocation.Again
