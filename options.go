@@ -164,6 +164,9 @@ func readOptions(ctx context.Context, c *cli.Context, on given) (*options, error
 			return nil, err
 		}
 	}
+	if err := o.checkRelease(o.reason); err != nil { // before anybody is asked for anything
+		return nil, err
+	}
 	if !isOffline(c, on) {
 		return o, o.findOnline(ctx, c, on)
 	}

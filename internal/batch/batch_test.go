@@ -209,6 +209,10 @@ func TestRun(t *testing.T) {
 		{name: "no authorization", n: 5000, want: "0 0 * 0 *", stopped: "no (HTTP 401)", most: time.Second, answer: always(expired)},
 		{name: "no database", n: 5000, want: "0 0 * 0 *", stopped: "no (HTTP 501)", most: time.Second, answer: always(refusal("no (HTTP 501)", revocation.Nothing))},
 		{name: "some are refused", n: 100, want: "80 0 20 0 0", most: time.Second, answer: eachFifth(forbidden)},
+		{
+			name: "each is refused for itself", n: 100, want: "50 0 50 0 0", most: time.Second,
+			answer: until(50, refusal("not on hold", revocation.Alone)),
+		},
 		{name: "all are refused", n: 5000, want: "0 0 * 0 *", stopped: "no (HTTP 403)", most: time.Second, answer: always(forbidden)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

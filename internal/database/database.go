@@ -3,12 +3,14 @@
 package database
 
 import (
-	"encoding/json"
+	"database/sql"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/smallstep/certificates/db"
@@ -104,7 +106,13 @@ func checkFile(file string) error {
 }
 
 // A DB is the CA's database while it is open.
-type DB struct{ nosql.DB }
+type DB struct {
+	nosql.DB
+	config db.Config
+	direct sync.Mutex // guards server
+	server *sql.DB    // beside that of package nosql; nil until it is needed
+	locks  [64]sync.Mutex
+}
 
 // Open opens the CA's database, which must have passed Check. If quiet, Badger
 // and the driver for MySQL do not log to standard error. Errors do not show the
@@ -129,7 +137,7 @@ func Open(cfg *db.Config, quiet bool) (*DB, error) {
 	case err != nil:
 		return nil, problem.New("opening the CA's database: %w", err).Hint(checkHint)
 	}
-	opened := &DB{DB: inner}
+	opened := &DB{DB: inner, config: *cfg}
 	// One of the two tables is in every step-ca database, and both are small.
 	_, errCRL := inner.List([]byte("x509_crl"))
 	_, errSSH := inner.List([]byte("ssh_hosts"))
@@ -158,7 +166,7 @@ const closeTimeout = 20 * time.Second
 // error and leaves the database closing in the background.
 func (d *DB) Close() error {
 	closed := make(chan error, 1)
-	go func() { closed <- d.DB.Close() }()
+	go func() { closed <- errors.Join(d.DB.Close(), d.closeServer()) }()
 	select {
 	case err := <-closed:
 		if err != nil {
@@ -169,21 +177,4 @@ func (d *DB) Close() error {
 		return problem.New("the CA's database does not close").
 			Hint("STEPDEBUG=1 shows what it says; step-ca repairs it when it starts")
 	}
-}
-
-// Revocation returns the CA's record of the revocation of a certificate, whose
-// serial number is in decimal, or nil if there is no record.
-func (d *DB) Revocation(serial string) (*db.RevokedCertificateInfo, error) {
-	value, err := d.Get([]byte("revoked_x509_certs"), []byte(serial)) // db/db.go, revokedCertsTable
-	if nosql.IsErrNotFound(err) {
-		return nil, nil
-	}
-	var info db.RevokedCertificateInfo
-	if err == nil {
-		err = json.Unmarshal(value, &info)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading the record of the serial number %s: %w", serial, err)
-	}
-	return &info, nil
 }

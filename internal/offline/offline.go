@@ -250,7 +250,7 @@ func (ca *CA) start(ctx context.Context) (err error) {
 	if ca.database, err = ca.openDatabase(); err != nil {
 		return err
 	}
-	ca.store = &store{DB: &db.DB{DB: ca.database}, number: -1}
+	ca.store = &store{DB: &db.DB{DB: ca.database}, database: ca.database, number: -1}
 	if ca.config.ByHost && ca.signer == nil {
 		return nil
 	}

@@ -92,6 +92,12 @@ func answerTo(serial target.Serial, err error, inFiles bool) revocation.Answer {
 	if err == nil {
 		return revocation.Answer{Status: revocation.Revoked}
 	}
+	if end := (*lifted)(nil); errors.As(err, &end) {
+		return revocation.Answer{Status: end.status, Held: true}
+	}
+	if r := (*refusal)(nil); errors.As(err, &r) {
+		return revocation.Answer{Status: revocation.Failed, Err: r, Next: revocation.Alone}
+	}
 	code, text := 0, ""
 	if refusal := (*errs.Error)(nil); errors.As(err, &refusal) {
 		code, text = refusal.Status, refusal.Error()

@@ -2,6 +2,7 @@ package revocation
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/step-plugins/step-revoke-plugin/internal/target"
@@ -22,11 +23,26 @@ type Evidence interface {
 	// WhyMissing says why a revoked certificate is not in the CRL, and when it
 	// will be.
 	WhyMissing() error
+	// Cleared returns nil if no CRL has the certificate any more, or else why it
+	// is not known to be gone.
+	Cleared(target.Serial) error
 }
 
 // crlGrace is how long after its expiry step-ca keeps a certificate in its CRL
 // (authority/config, DefaultCRLExpiredDuration).
 const crlGrace = time.Hour
+
+// SetReleased takes over what is on record of a certificate that was released, and
+// why it may still be in the CRL. A record means that it was revoked once more.
+func (o *Outcome) SetReleased(r *Record, listed error) {
+	o.Record = r
+	cleared := r == nil && listed == nil
+	o.Verified = &cleared
+	if r != nil {
+		o.Previous = ""
+		o.Answer = Answer{Status: Failed, Err: errors.New("it was revoked again after it had been released")}
+	}
+}
 
 // SetRecord takes over what is on record, or that nothing is. An expired
 // certificate that the CRL omits is left unverified.

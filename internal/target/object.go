@@ -14,7 +14,7 @@ import (
 // in bytes. What it writes stays below, so that it can be read again.
 const MaxLine = 1 << 20
 
-// maxKeys bounds how many keys an object may have. Ours have at most 15.
+// maxKeys bounds how many keys an object may have. Ours have at most 16.
 const maxKeys = 100
 
 var errNoObject = errors.New("not a JSON object")
