@@ -11,9 +11,9 @@
 //
 // A CA:
 //
-//	ca init [crl] [remote] [db=badger|bbolt|postgresql|mysql|none] [ra=NAME] [version=VERSION]
+//	ca init [crl] [remote] [ssh] [db=badger|bbolt|postgresql|mysql|none] [ra=NAME] [version=VERSION]
 //	    Make a CA with step ca init. With crl it makes a new CRL at each revocation;
-//	    remote is remote management. The database is Badger v2, unless db= says
+//	    remote is remote management; with ssh it signs SSH certificates too. The database is Badger v2, unless db= says
 //	    otherwise: badger is Badger v1, and postgresql and mysql are a database of
 //	    its own on a server that belongs to this test process; they set $database,
 //	    its name, and $database_address and $database_password of the server. The
