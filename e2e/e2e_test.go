@@ -194,6 +194,11 @@
 //	bare-authority LEAST N ROUNDS
 //	    The same offline, against calls of the authority in a process of its own,
 //	    which makes a token for each.
+//	by-host LEAST N ROUNDS
+//	    The same offline, by the host against a provisioner's tokens.
+//	one-crl LEAST N ROUNDS
+//	    The same offline, from start to end and with a CRL of 10,000 entries, against
+//	    calls of the authority, which makes such a CRL for each.
 //	pairs LEAST N ROUNDS
 //	    The same online, per revocation, against 80 pairs of step ca token and step
 //	    ca revoke that xargs -P 8 runs.
