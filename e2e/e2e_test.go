@@ -63,6 +63,9 @@
 //	    database counts, which nobody has renewed since.
 //	crl-number N
 //	    The CRL has this number, which each new CRL raises by one.
+//	crl-frame
+//	    The CRL's issuer, the kind of its signature, how long it is good, and its
+//	    extensions, but for the number, become stdout.
 //	[!] recorded SERIAL
 //	    The CA's database holds a revocation; its JSON becomes stdout.
 //	all-listed LIST
@@ -354,6 +357,7 @@ func scriptParams(dir string) testscript.Params {
 
 			"amend":      cmdAmend,
 			"contacted":  cmdContacted,
+			"crl-frame":  cmdCRLFrame,
 			"crl-number": cmdCRLNumber,
 			"foreign":    cmdForeign,
 			"give":       cmdGive,
