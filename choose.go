@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/smallstep/certificates/db"
+
 	"github.com/step-plugins/step-revoke-plugin/internal/database"
 	"github.com/step-plugins/step-revoke-plugin/internal/journal"
 	"github.com/step-plugins/step-revoke-plugin/internal/offline"
@@ -22,13 +24,14 @@ import (
 
 // A choice is what came of a query of the CA's database.
 type choice struct {
-	list    *target.List
-	looked  int                    // certificates in the database
-	revoked map[target.Serial]bool // those that match and are revoked
-	expired int                    // those that match, are not revoked, and cannot be renewed any more
-	good    int                    // all others that match
-	corrupt []string               // the first records that cannot be read, and why
-	broken  int                    // how many there are
+	list    target.List // what was asked for, and is to be acted on
+	others  target.List // all others that match
+	looked  int         // certificates in the database
+	good    int         // those that match and can still do harm
+	revoked int         // those that match and are revoked
+	expired int         // those that match, are not revoked, and cannot be renewed any more
+	corrupt []string    // the first records that cannot be read, and why
+	broken  int         // how many there are
 }
 
 // maxNamed is how many corrupt records, or certificates that a warning is about,
@@ -97,27 +100,34 @@ func (s *search) look(i *database.Issued) (m match, keep bool) {
 }
 
 // choose takes the certificates that a query asks for from the CA's database: all
-// that are not revoked and not expired, or can be renewed all the same. With
-// everything it takes those too that are revoked.
-func choose(ctx context.Context, o *options, query target.Query, everything bool) (c *choice, err error) {
+// that are not revoked and not expired, or can be renewed all the same. A mere look
+// is at those that are revoked, too, and a release is of those that are on hold.
+func choose(ctx context.Context, o *options, query target.Query) (c *choice, err error) {
 	s, err := newSearch(ctx, o)
 	if err != nil {
 		return nil, problem.Default(err, problem.Failed)
 	}
 	defer func() { err = problem.Default(errors.Join(err, s.Close()), problem.Failed) }()
 	s.query = query
-	c = &choice{list: &target.List{}, revoked: map[target.Serial]bool{}}
+	c = &choice{}
 	for m, err := range s.matches(ctx) {
 		if err != nil {
 			return nil, err
 		}
-		c.add(m, everything)
+		c.add(o, m)
 	}
 	c.looked = int(s.looked.Load())
+	if o.releases() {
+		if err := c.takeHolds(s.DB()); err != nil {
+			return nil, err
+		}
+	}
 	return c, c.sayStrays(ctx, s.Snapshot)
 }
 
-func (c *choice) add(m match, everything bool) {
+// add counts a match, and puts it where it belongs.
+func (c *choice) add(o *options, m match) {
+	wanted := o.looksOnly()
 	switch {
 	case m.corrupt != "":
 		if c.broken++; c.broken <= maxNamed {
@@ -125,15 +135,36 @@ func (c *choice) add(m match, everything bool) {
 		}
 		return
 	case m.revoked:
-		c.revoked[m.serial] = true
+		c.revoked++
 	case m.expired:
 		c.expired++
+		wanted = false
 	default:
 		c.good++
+		wanted = wanted || !o.releases()
 	}
-	if !m.expired && (everything || !m.revoked) {
+	if wanted {
 		c.list.Add(m.serial, m.cert)
+	} else {
+		c.others.Add(m.serial, m.cert)
 	}
+}
+
+// takeHolds chooses what is on hold.
+func (c *choice) takeHolds(from *database.DB) (err error) {
+	c.others.Keep(func(t target.Target) bool {
+		if err != nil {
+			return true
+		}
+		var record *db.RevokedCertificateInfo
+		record, err = from.Revocation(t.Serial.String())
+		held := record != nil && record.ReasonCode == revocation.CertificateHold
+		if held {
+			c.list.Add(t.Serial, t.Cert)
+		}
+		return !held
+	})
+	return err
 }
 
 // sayStrays warns about records of revocations that revoke nothing: their keys are
@@ -179,37 +210,42 @@ func meantBy(key string) (target.Serial, bool) {
 }
 
 // readChosen reads what is to be revoked from the CA's database. A run that goes
-// on with a journal asks what the run asked that has begun it, and gets what that
-// has revoked, too.
+// on with a journal asks what the run asked that has begun it, and has what that
+// run has done on its list, too.
 func readChosen(ctx context.Context, o *options) (*choice, error) {
 	query, goesOn := o.query, false
-	begun := func(list *target.List, agree func(*journal.Header) error) error {
-		if o.looksOnly() {
-			return nil
+	if !o.looksOnly() {
+		err := readJournal(ctx, o, &target.List{}, func(h *journal.Header) (err error) {
+			goesOn = true
+			query, err = o.sameQuestion(h)
+			return err
+		})
+		if err != nil {
+			return nil, err
 		}
-		j, err := journal.Open(ctx, o.journal, true, list, agree)
-		return errors.Join(err, j.Close())
 	}
-	err := begun(&target.List{}, func(h *journal.Header) (err error) {
-		goesOn = true
-		query, err = o.sameQuestion(h)
-		return err
-	})
+	c, err := choose(ctx, o, query)
 	if err != nil {
 		return nil, err
 	}
-	c, err := choose(ctx, o, query, goesOn || o.looksOnly())
-	if err == nil && goesOn {
-		err = begun(c.list, func(*journal.Header) error { return nil })
-		c.list.Keep(func(t target.Target) bool { return t.Done || !c.revoked[t.Serial] })
-		for i := range c.list.All {
-			c.list.All[i].Done = false // openJournal, which locks it, has the last word
+	if goesOn {
+		if err := readJournal(ctx, o, &c.others, func(*journal.Header) error { return nil }); err != nil {
+			return nil, err
 		}
-	}
-	if err != nil {
-		return nil, err
+		for _, t := range c.others.All {
+			if t.Done {
+				c.list.Add(t.Serial, t.Cert)
+			}
+		}
 	}
 	return c, problem.Default(c.check(o), problem.Failed)
+}
+
+// readJournal marks what a journal says is done, if there is one. It is locked, and
+// read once more, when it is opened to be written.
+func readJournal(ctx context.Context, o *options, list *target.List, agree func(*journal.Header) error) error {
+	j, err := journal.Open(ctx, o.journal, true, list, agree)
+	return errors.Join(err, j.Close())
 }
 
 // check says what a query has found, and refuses to go on with nothing, or
@@ -225,18 +261,22 @@ func (c *choice) check(o *options) error {
 		}
 		ui.Warn("%s", text)
 	}
-	matching := len(c.revoked) + c.expired + c.good
+	matching := c.revoked + c.expired + c.good
 	if matching == 0 {
 		return problem.New("no certificate matches; looked at %s", ui.Count(c.looked, "certificate", "certificates")).
 			Hint("names are compared as a whole: *.example.com is the wildcard certificate, not the hosts")
 	}
 	ui.Selected("Where", strings.Join(o.query.Terms(), ", "))
 	left := ""
-	if !o.looksOnly() {
+	switch {
+	case o.looksOnly():
+	case o.releases():
+		left = "; " + ui.Number(len(c.list.All)) + " on hold"
+	default:
 		left = "; " + ui.Number(c.good) + " to be revoked"
 	}
 	ui.Say("Looked at %s: %s, %s of them revoked, %s expired%s", ui.Count(c.looked, "certificate", "certificates"),
-		ui.Count(matching, "matches", "match"), ui.Number(len(c.revoked)), ui.Number(c.expired), left)
+		ui.Count(matching, "matches", "match"), ui.Number(c.revoked), ui.Number(c.expired), left)
 	return nil
 }
 

@@ -134,7 +134,8 @@ then fetched from the CA; needs no --root`},
 		{names: []string{"context"}, value: nameValue, inherited: true, usage: `The name of the step context to use`},
 	}},
 	{"ON THE CA HOST", []flag{
-		{names: []string{"offline"}, inherited: true, usage: `Revoke in the CA's own database, without the CA`},
+		{names: []string{"offline"}, inherited: true, usage: `Revoke in the CA's own database, without the CA. Whoever may write that
+authorizes it, unless a flag or a variable says who does`},
 		{names: []string{"ca-config"}, value: fileName, inherited: true, usage: `The CA's configuration, a file; $(step path)/config/ca.json unless given.
 It names the database for --offline and --where`},
 		{names: []string{"ca-password-file"}, value: fileName, inherited: true, usage: `A file with the password of the CA's key, which signs the CRL. It is

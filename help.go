@@ -47,7 +47,7 @@ EXAMPLES
     $ step ca token 308893286343609293989051180431574390766 --revoke > token.txt
     $ step revoke --token-file token.txt 308893286343609293989051180431574390766
 
-  On the CA host, with the CA stopped:
+  On the CA host, with the CA stopped; no provisioner is needed there:
     $ step revoke --offline 308893286343609293989051180431574390766
 
 USAGE
@@ -87,6 +87,13 @@ REASONS
 `
 
 const helpRest = `
+HOLDS
+  While a certificate is on certificateHold the CA does not renew it. It is in
+  the CRL until the first one after the hold was lifted. Only on the CA's host
+  can it be lifted, with --offline: released with --reasonCode removeFromCRL, or
+  made a revocation for good with any other reason. Whoever has cached a CRL
+  that lists it believes that CRL until it ends.
+
 WHERE VALUES COME FROM
   The command line, then variables (--ca-url is STEP_CA_URL, and so on), then
   defaults.json of the step context in force. What is revoked, why, and what
@@ -95,11 +102,13 @@ WHERE VALUES COME FROM
 
 const helpCodes = `
 EXIT CODES
-    0  every certificate is revoked, now or before; or the dry run is done
-    1  at least one is not known to be revoked
+    0  every certificate is revoked, now or before, or released as asked; or the
+       dry run is done
+    1  at least one is not known to be
     2  a mistake in the command or its files; nothing was sent or written
-    4  every certificate is revoked, but the CRL could not be rebuilt, --verify
-       could not prove it, or the result or the journal could not be written
+    4  every certificate is revoked or released, but the CRL could not be
+       rebuilt, --verify could not prove it, or the result or the journal could
+       not be written
   130  interrupted
 `
 

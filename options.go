@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/user"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -176,19 +178,61 @@ func readOptions(ctx context.Context, c *cli.Context, on given) (*options, error
 		return nil, err
 	}
 	o.batch.InProcess = isOffline(c, on)
-	if o.proof, err = readWho(c, on); err != nil {
+	byHost := isOffline(c, on) && !choosesProof(on)
+	if !byHost {
+		if o.proof, err = readWho(c, on); err != nil {
+			return nil, err
+		}
+	}
+	if err := o.checkRelease(o.reason); err != nil { // before anybody is asked for anything
 		return nil, err
 	}
 	if o.configFile = c.String("ca-config"); o.configFile == "" {
 		o.configFile = step.CaConfigFile()
 	}
-	if isOffline(c, on) {
-		return o, o.findOffline(c)
+	if !isOffline(c, on) {
+		if err := o.findOnline(ctx, c, on); err != nil || !o.query.IsSet() {
+			return o, err
+		}
+		return o, o.findDatabase()
 	}
-	if err := o.findOnline(ctx, c, on); err != nil || !o.query.IsSet() {
-		return o, err
+	if err = o.findOffline(c); err == nil && byHost {
+		o.proof.Host = thisHost() + " (the CA's database, " + strings.ToLower(o.settings.CA.DB.Type) + ")"
+		o.offline.ByHost = true
 	}
-	return o, o.findDatabase()
+	return o, err
+}
+
+// choosesProof tells whether the command line or a variable says who is to
+// authorize. defaults.json does not count, because it has a provisioner for step's
+// other commands, and neither does a password that is only inherited.
+func choosesProof(on given) bool {
+	proofs := []string{"key", "provisioner", "kid", "provisioner-key", "x5c-cert"}
+	return on["provisioner-password-file"] || on.any(proofs...) ||
+		slices.ContainsFunc(proofs[1:], func(name string) bool { return os.Getenv(variableOf(name)) != "" })
+}
+
+// thisUser returns the name of who runs this, and of who called that through sudo,
+// or an empty string.
+func thisUser() (name, caller string) {
+	name = strconv.Itoa(os.Getuid())
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	if caller = os.Getenv("SUDO_USER"); caller == name {
+		caller = ""
+	}
+	return name, fmt.Sprintf("%.64s", strings.ToValidUTF8(caller, "\uFFFD"))
+}
+
+// thisHost says who runs this, and where.
+func thisHost() string {
+	name, caller := thisUser()
+	if caller != "" {
+		name += " (sudo by " + caller + ")"
+	}
+	host, _ := os.Hostname()
+	return name + " on " + host
 }
 
 func exists(name string) bool {

@@ -24,17 +24,11 @@ var reasons = []struct {
 	{3, "affiliationChanged", "the name or organization is no longer right"},
 	{4, "superseded", "another certificate has taken this one's place"},
 	{5, "cessationOfOperation", "the host or service was shut down for good"},
-	{6, "certificateHold", "suspended; final, step-ca cannot lift a hold"},
-	{8, "removeFromCRL", "for lifting a hold; with step-ca it revokes"},
+	{revocation.CertificateHold, "certificateHold", "suspended, until the CA's host lifts the hold"},
+	{revocation.RemoveFromCRL, "removeFromCRL", "lifts a hold, with --offline on the CA's host"},
 	{9, "privilegeWithdrawn", "the subject has lost the right to it"},
 	{10, "aACompromise", "an attribute authority was compromised"},
 }
-
-// The two codes whose names promise what step-ca cannot do.
-const (
-	codeCertificateHold = 6
-	codeRemoveFromCRL   = 8
-)
 
 // parseReason reads a reason code: its number, or its name in any case, with
 // or without spaces, dashes and underscores. An empty text is unspecified, as in

@@ -13,6 +13,7 @@ import (
 
 	"github.com/step-plugins/step-revoke-plugin/internal/batch"
 	"github.com/step-plugins/step-revoke-plugin/internal/journal"
+	"github.com/step-plugins/step-revoke-plugin/internal/offline"
 	"github.com/step-plugins/step-revoke-plugin/internal/problem"
 	"github.com/step-plugins/step-revoke-plugin/internal/revocation"
 	"github.com/step-plugins/step-revoke-plugin/internal/target"
@@ -35,6 +36,7 @@ type report struct {
 	list         *target.List
 	reason       revocation.Reason
 	journal      *journal.Journal // nil if there is none
+	holds        *offline.Holds   // of a run that releases, once it has looked
 	authorizedBy string
 	progress     *ui.Progress // nil before the first attempt
 	speed        string       // of the batch, once it has ended
@@ -76,7 +78,10 @@ func (r *report) begin(authorizedBy string) error {
 	return nil
 }
 
-const againHint = "run it again once that is mended, with the same --journal if it has one: what is revoked already is no failure"
+const (
+	againHint        = "run it again once that is mended, with the same --journal if it has one: what is revoked already is no failure"
+	againReleaseHint = "run it again once that is mended, with the same --journal if it has one: it skips what is released"
+)
 
 // end is called after the last attempt, with the error of the batch, which it
 // words.
@@ -87,7 +92,11 @@ func (r *report) end(err error) error {
 	}
 	if stopped := (*batch.Stopped)(nil); errors.As(err, &stopped) {
 		left := ui.Count(stopped.Left, "certificate", "certificates")
-		return problem.Wrap(stopped.Err, "the run has stopped with %s left", left).Hint(againHint)
+		err := problem.Wrap(stopped.Err, "the run has stopped with %s left", left)
+		if r.releases() {
+			return err.Hint(againReleaseHint)
+		}
+		return err.Hint(againHint)
 	}
 	return err
 }
@@ -167,6 +176,11 @@ func (r *report) sayOutcome(o *revocation.Outcome) {
 	switch o.Status {
 	case revocation.Revoked:
 		ui.Say("Certificate with Serial Number %s has been revoked.", serial)
+		if o.Held {
+			ui.Hint("it was on hold before")
+		}
+	case revocation.Released:
+		ui.Say("Certificate with Serial Number %s has been released.", serial)
 	case revocation.AlreadyRevoked:
 		ui.Say("Certificate with Serial Number %s was already revoked.", serial)
 		if o.Unanswered {
@@ -178,8 +192,7 @@ func (r *report) sayOutcome(o *revocation.Outcome) {
 			ui.Warn("the CA failed after it had stored the revocation: its CRL may lack it until the next one")
 		}
 	case revocation.Unknown:
-		ui.Error(problem.Wrap(o.Err, "it is not known whether the certificate with serial number %s is revoked", serial).
-			Hint("run the same command again with a new token, if it had one: it says 'already revoked' if this went through; --dry-run --verify looks without revoking"))
+		ui.Error(problem.Wrap(o.Err, "it is not known whether the certificate with serial number %s is %s", serial, r.done()).Hint("%s", r.unknownHint()))
 	case revocation.NotAttempted:
 		if o.Next != revocation.Reach || o.Err == nil {
 			ui.Say("Certificate with Serial Number %s was not attempted.", serial)
@@ -187,8 +200,24 @@ func (r *report) sayOutcome(o *revocation.Outcome) {
 		}
 		fallthrough
 	case revocation.Failed:
-		ui.Error(problem.Wrap(o.Err, "the certificate with serial number %s was not revoked", serial))
+		ui.Error(problem.Wrap(o.Err, "the certificate with serial number %s was not %s", serial, r.done()))
 	}
+}
+
+// done says what is to become of the certificates.
+func (r *report) done() string {
+	if r.releases() {
+		return "released"
+	}
+	return "revoked"
+}
+
+// unknownHint says how to find out what became of a certificate.
+func (r *report) unknownHint() string {
+	if r.releases() {
+		return "--dry-run --verify shows whether it is still on hold"
+	}
+	return "run the same command again with a new token, if it had one: it says 'already revoked' if this went through; --dry-run --verify looks without revoking"
 }
 
 // Retrying prints that an attempt will be repeated. Of many certificates it is
@@ -396,8 +425,9 @@ func (r *report) saySummary() {
 		always bool
 	}{
 		{revocation.Planned, false},
-		{revocation.Revoked, !r.options.dryRun},
-		{revocation.AlreadyRevoked, !r.options.dryRun},
+		{revocation.Revoked, !r.options.dryRun && !r.releases()},
+		{revocation.AlreadyRevoked, !r.options.dryRun && !r.releases()},
+		{revocation.Released, !r.options.dryRun && r.releases()},
 		{revocation.Failed, !r.options.dryRun},
 		{revocation.Unknown, false},
 		{revocation.NotAttempted, !r.options.dryRun},

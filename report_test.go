@@ -34,7 +34,8 @@ func (f fakeCA) Find(_ context.Context, s target.Serial) (*revocation.Record, er
 	return f.records[s], nil
 }
 
-func (fakeCA) CRL() *revocation.CRL { return nil }
+func (fakeCA) CRL() *revocation.CRL        { return nil }
+func (fakeCA) Cleared(target.Serial) error { return nil }
 
 func (fakeCA) WhyMissing() error { return problem.New("not in the CRL yet").Hint("wait") }
 

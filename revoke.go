@@ -7,10 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/user"
 	"runtime/debug"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -60,6 +58,9 @@ var (
 func revoke(ctx context.Context, o *options) error {
 	list, reason, err := readTargets(ctx, o)
 	if err == nil {
+		err = o.checkRelease(reason)
+	}
+	if err == nil {
 		err = checkMax(o, list)
 	}
 	if err != nil || len(list.All) == 0 {
@@ -70,7 +71,7 @@ func revoke(ctx context.Context, o *options) error {
 		return err
 	}
 	r := newReport(o, list, reason, j)
-	err = problem.Default(recheck(ctx, o, list, j), problem.Usage)
+	err = problem.Default(recheck(ctx, o, list, reason, j), problem.Usage)
 	if err == nil && (r.left() > 0 || o.verify) {
 		err = problem.Default(attempt(ctx, o, list, r), problem.Usage)
 		if warnErr := r.sayBeside(ctx); warnErr != nil {
@@ -92,7 +93,7 @@ func attempt(ctx context.Context, o *options, list *target.List, r *report) (err
 			return err
 		}
 	}
-	ca, err := connect(ctx, o, r.reason.Code, credentials.Certificate())
+	ca, err := connect(ctx, o, r, credentials.Certificate())
 	if err != nil {
 		return err
 	}
@@ -166,7 +167,7 @@ func readTargets(ctx context.Context, o *options) (*target.List, revocation.Reas
 		if err != nil {
 			return nil, o.reason, err
 		}
-		return c.list, o.reason, nil
+		return &c.list, o.reason, nil
 	}
 	sources := o.targets
 	if len(sources.Serials)+len(sources.Certs) == 0 && sources.From == "" {
@@ -266,13 +267,19 @@ func openJournal(ctx context.Context, o *options, list *target.List, reason revo
 
 // recheck has the last word on what a journal says is revoked, where the CA's
 // database is at hand.
-func recheck(ctx context.Context, o *options, list *target.List, j *journal.Journal) error {
+func recheck(ctx context.Context, o *options, list *target.List, reason revocation.Reason, j *journal.Journal) error {
 	if o.offline == nil || j.Found().Done == 0 {
 		return nil
 	}
-	cleared, err := offline.Recheck(ctx, *o.offline, o.settings, list)
+	c := *o.offline
+	c.ReasonCode = reason.Code
+	cleared, err := offline.Recheck(ctx, c, o.settings, list)
 	j.Recount(list)
-	if err == nil && cleared > 0 {
+	switch {
+	case err != nil || cleared == 0:
+	case reason.Code == revocation.RemoveFromCRL:
+		ui.Warn("%s in the journal, and on record as revoked in the CA's database, which counts", ui.Count(cleared, "release is", "releases are"))
+	default:
 		ui.Warn("%s in the journal, but not in the CA's database, which counts", ui.Count(cleared, "revocation is", "revocations are"))
 	}
 	return withCommand(err)
@@ -281,10 +288,7 @@ func recheck(ctx context.Context, o *options, list *target.List, j *journal.Jour
 // journalHeader is the first line of a journal that this run begins.
 func journalHeader(o *options, list *target.List, reason revocation.Reason, authorizedBy string) journal.Header {
 	host, _ := os.Hostname()
-	name := strconv.Itoa(os.Getuid())
-	if u, err := user.Current(); err == nil {
-		name = u.Username
-	}
+	name, _ := thisUser()
 	return journal.Header{
 		CA: o.caName(), Root: o.rootFingerprints()[0],
 		ReasonCode: reason.Code, ReasonName: reason.Name, Reason: reason.Text,
@@ -315,9 +319,12 @@ const shownTargets = 5
 // errNotConfirmed ends a run that a person has declined.
 var errNotConfirmed = problem.WithCode(problem.Failed, "not confirmed: nothing was revoked")
 
-// confirm asks whether to revoke what nobody has typed one by one, and speaks
-// up where a reason's name promises what step-ca does not do.
+// confirm asks whether to revoke what nobody has typed one by one, and says how to
+// lift a hold that is set.
 func confirm(ctx context.Context, o *options, list *target.List, r *report) error {
+	if r.releases() {
+		return confirmRelease(ctx, o, list, r)
+	}
 	if (o.targets.From != "" || o.query.IsSet()) && !o.force && !o.dryRun {
 		if err := ui.CheckTerminal("--force"); err != nil {
 			return err
@@ -327,14 +334,8 @@ func confirm(ctx context.Context, o *options, list *target.List, r *report) erro
 			return err
 		}
 	}
-	switch r.reason.Code {
-	case codeCertificateHold:
-		ui.Warn("certificateHold is final: step-ca cannot lift a hold")
-	case codeRemoveFromCRL:
-		ui.Warn("removeFromCRL revokes for good, and OpenSSL treats a CRL entry with this code as not revoked")
-		if !o.force && !o.dryRun {
-			return demandYes(ctx, "Revoke with removeFromCRL?")
-		}
+	if r.reason.Code == revocation.CertificateHold && o.offline == nil {
+		ui.Warn("only on the CA's host can a hold be lifted: %s", releaseCommand)
 	}
 	return nil
 }
@@ -347,15 +348,18 @@ func demandYes(ctx context.Context, question string) error {
 	return err
 }
 
-// showTargets shows what is to be revoked.
+// showTargets shows what is to be revoked, or released.
 func showTargets(o *options, list *target.List, r *report) {
-	left := r.left()
-	ui.Say("%s to be revoked:", ui.Count(left, "certificate is", "certificates are"))
+	left, what := r.left(), "revoked"
+	if r.releases() {
+		left, what = r.holds.Held, "released"
+	}
+	ui.Say("%s to be %s:", ui.Count(left, "certificate is", "certificates are"), what)
 	ui.Say("  CA: %s", o.caName())
 	ui.Say("  Reason: %s", r.reason)
 	shown := 0
 	for _, t := range list.All {
-		if t.Done {
+		if t.Done || r.refuseRelease(t.Serial) != nil {
 			continue
 		}
 		if shown++; shown > shownTargets && left > shown {
@@ -405,21 +409,21 @@ func namesOf(c *target.Certificate) string {
 }
 
 // connect prepares the CA that the options name.
-func connect(ctx context.Context, o *options, reasonCode int, client *tls.Certificate) (authority, error) {
+func connect(ctx context.Context, o *options, r *report, client *tls.Certificate) (authority, error) {
 	var ca authority
 	var err error
 	if o.offline == nil {
 		ca, err = online.Connect(ctx, o.online, client)
 	} else {
 		c := *o.offline
-		c.ReasonCode = reasonCode
+		c.ReasonCode = r.reason.Code
 		ca, err = offline.New(ctx, c, o.settings, client)
 	}
 	if err != nil {
 		return nil, withCommand(err)
 	}
 	if o.dryRun {
-		return dryRun{ca}, nil
+		return dryRun{ca, r.refuseRelease}, nil
 	}
 	return ca, nil
 }
@@ -433,7 +437,10 @@ func withCommand(err error) error {
 }
 
 // A dryRun is an authority that does everything but revoke.
-type dryRun struct{ authority }
+type dryRun struct {
+	authority
+	refuse func(target.Serial) error // why something certainly fails, or nil
+}
 
 // Open also makes sure that the CA is there, where nothing else has.
 func (d dryRun) Open(ctx context.Context, list *target.List) error {
@@ -444,7 +451,10 @@ func (d dryRun) Open(ctx context.Context, list *target.List) error {
 }
 
 // Revoke plans a revocation.
-func (d dryRun) Revoke(context.Context, revocation.Request) revocation.Answer {
+func (d dryRun) Revoke(_ context.Context, req revocation.Request) revocation.Answer {
+	if err := d.refuse(req.Serial); err != nil {
+		return revocation.Answer{Status: revocation.Failed, Err: err, Next: revocation.Alone}
+	}
 	return revocation.Answer{Status: revocation.Planned}
 }
 

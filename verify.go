@@ -16,9 +16,13 @@ type verification struct {
 	*report
 	evidence       revocation.Evidence
 	err            error // why the evidence cannot be read
-	revoked        int   // certificates that are known to be revoked
+	done           int   // certificates that are known to be revoked, or released
 	found          int   // certificates that are on record as revoked
+	held           int   // of these, on hold
 	missing        int   // certificates that are revoked, but not in the CRL
+	released       int   // certificates that are on record no more, nor in the CRL
+	listed         int   // certificates that are released, but may still be in the CRL
+	whyListed      error // of the first of them
 	mayHaveExpired bool  // one of these, of which only the serial number is known
 	scope          scopes
 }
@@ -49,7 +53,14 @@ func (r *report) verify(ctx context.Context, ca authority) error {
 	v.scope.say()
 	verdict := v.verdict()
 	if err == nil && verdict == nil && r.many() && v.found > 0 {
-		ui.Good("%s on record as revoked", ui.Count(v.found, "certificate is", "certificates are"))
+		var holds string
+		if v.held > 0 {
+			holds = ", " + ui.Number(v.held) + " of them on hold"
+		}
+		ui.Good("%s on record as revoked%s", ui.Count(v.found, "certificate is", "certificates are"), holds)
+	}
+	if err == nil && verdict == nil && r.many() && v.released > 0 {
+		ui.Good("%s on record as revoked no more", ui.Count(v.released, "certificate is", "certificates are"))
 	}
 	return errors.Join(err, verdict)
 }
@@ -65,7 +76,12 @@ func (v *verification) look(ctx context.Context, o *revocation.Outcome) {
 	if v.err == nil {
 		record, v.err = v.evidence.Find(ctx, o.Target.Serial)
 	}
-	if v.err == nil {
+	released := o.Status == revocation.Released
+	if v.err == nil && released {
+		listed := v.evidence.Cleared(o.Target.Serial)
+		o.SetReleased(record, listed)
+		v.countReleased(record, listed)
+	} else if v.err == nil {
 		if record == nil && o.Status.Done() && v.options.offline != nil { // the database is the truth
 			o.Answer = revocation.Answer{Status: revocation.Failed, Err: errors.New("the CA's database does not have its revocation")}
 		}
@@ -75,12 +91,15 @@ func (v *verification) look(ctx context.Context, o *revocation.Outcome) {
 	}
 	v.count(o, 1)
 	if o.Status.Done() {
-		v.revoked++
+		v.done++
 	}
 	if o.Record != nil {
 		v.found++
+		if o.Record.Code != nil && *o.Record.Code == revocation.CertificateHold {
+			v.held++
+		}
 	}
-	if o.Status.Done() && o.Verified != nil && !*o.Verified {
+	if !released && o.Status.Done() && o.Verified != nil && !*o.Verified {
 		v.missing++
 		v.mayHaveExpired = v.mayHaveExpired || o.Target.Cert == nil || o.Target.Cert.NotAfter.IsZero()
 	}
@@ -91,12 +110,24 @@ func (v *verification) look(ctx context.Context, o *revocation.Outcome) {
 	v.write(o)
 }
 
+// countReleased notes what is on record of a certificate that was released.
+func (v *verification) countReleased(record *revocation.Record, listed error) {
+	switch {
+	case record != nil:
+	case listed == nil:
+		v.released++
+	default:
+		v.listed++
+		v.whyListed = cmp.Or(v.whyListed, listed)
+	}
+}
+
 // say prints what is on record about one certificate. Of many certificates it
 // prints only the first ones that are missing.
 func (v *verification) say(o *revocation.Outcome) {
 	listed := o.Record != nil && o.Record.Listed
 	if v.many() {
-		if listed || o.Verified == nil {
+		if listed || o.Verified == nil || *o.Verified {
 			return
 		}
 		if v.told++; v.told > fewTargets/2 {
@@ -104,6 +135,14 @@ func (v *verification) say(o *revocation.Outcome) {
 		}
 	}
 	serial := o.Target.Serial
+	if o.Status == revocation.Released {
+		if *o.Verified {
+			ui.Good("serial number %s is on record as revoked no more", serial)
+		} else {
+			ui.Warn("serial number %s is on record as revoked no more, but may still be in the CRL", serial)
+		}
+		return
+	}
 	if o.Verified == nil {
 		ui.Warn("serial number %s need not be in the CA's CRL, and is not: the certificate has expired", serial)
 	}
@@ -130,19 +169,26 @@ func describe(r *revocation.Record) string {
 
 // verdict says what is not proven.
 func (v *verification) verdict() error {
-	if v.err != nil && v.revoked == 0 {
+	if v.err != nil && v.done == 0 {
 		return problem.Default(problem.Wrap(v.err, "what is on record cannot be looked up"), problem.Failed)
 	}
 	number, why := v.missing, v.err
-	if v.err != nil {
-		number = v.revoked
-	} else if v.missing > 0 {
+	switch {
+	case v.err != nil:
+		number = v.done
+	case v.missing > 0:
 		why = v.evidence.WhyMissing()
+	case v.listed > 0:
+		number, why = v.listed, v.whyListed
 	}
 	if why == nil {
 		return nil
 	}
-	p := problem.Wrap(why, "%s accepted, but not proven", ui.Count(number, "revocation is", "revocations are"))
+	one, many := "revocation is", "revocations are"
+	if v.releases() {
+		one, many = "release is", "releases are"
+	}
+	p := problem.Wrap(why, "%s accepted, but not proven", ui.Count(number, one, many))
 	if v.mayHaveExpired && v.err == nil {
 		p = p.Hint("a CRL leaves out what expired more than an hour ago, which only --cert or --offline would show")
 	}
@@ -154,6 +200,9 @@ func (v *verification) verdict() error {
 // An older revocation may have any reason.
 func (r *report) setReason(o *revocation.Outcome) {
 	o.Reason = nil
+	if o.Held {
+		o.Previous = reasonName(revocation.CertificateHold)
+	}
 	ours := o.Status == revocation.Revoked || o.Status == revocation.Planned && !r.options.looksOnly()
 	if ours {
 		o.Reason = &r.reason

@@ -46,6 +46,8 @@ func TestBench(t *testing.T) {
 	params.Cmds["bare-authority"] = cmdBareAuthority
 	params.Cmds["pairs"] = cmdPairs
 	params.Cmds["choosing"] = cmdChoosing
+	params.Cmds["one-crl"] = cmdOneCRL
+	params.Cmds["by-host"] = cmdByHost
 	testscript.Run(t, params)
 }
 
@@ -139,10 +141,20 @@ func concurrently(concurrency int, list []revocation, revoke func(revocation) er
 	return time.Since(start), errors.Join(errs...)
 }
 
-// timed runs the plugin on N new serial numbers. It returns how long that takes
-// from its start to its end, and how long the revocations do, as it says itself.
+// timed runs the plugin on N new serial numbers, which a provisioner authorizes. It
+// returns how long that takes from its start to its end, and how long the revocations
+// do, as it says itself.
 func timed(ts *testscript.TestScript, n int, args ...string) (all, revocations time.Duration) {
-	args = append(args, "--force", "--provisioner-password-file", "ca/provisioner-password", "--from", listOfSerials(ts, n))
+	return timedAs(ts, n, append(args, "--provisioner-password-file", "ca/provisioner-password")...)
+}
+
+// timedByHost is timed, offline, and the host authorizes.
+func timedByHost(ts *testscript.TestScript, n int) (all, revocations time.Duration) {
+	return timedAs(ts, n, "--offline", "--allow-unknown", "--ca-password-file", "ca/password")
+}
+
+func timedAs(ts *testscript.TestScript, n int, args ...string) (all, revocations time.Duration) {
+	args = append(args, "--force", "--from", listOfSerials(ts, n))
 	start := time.Now()
 	ts.Check(ts.Exec("step-revoke-plugin", args...))
 	all = time.Since(start)
@@ -237,6 +249,32 @@ func cmdBareAuthority(ts *testscript.TestScript, _ bool, args []string) {
 		took, err := time.ParseDuration(strings.TrimSpace(ts.ReadFile("stdout")))
 		ts.Check(err)
 		return took
+	})
+}
+
+func cmdByHost(ts *testscript.TestScript, _ bool, args []string) {
+	least, n, rounds := turns(ts, args)
+	atLeast(ts, "offline by the host, against tokens", least, n, rounds, func() time.Duration {
+		_, revocations := timedByHost(ts, n)
+		return revocations
+	}, func() time.Duration {
+		_, revocations := timed(ts, n, "--offline", "--allow-unknown")
+		return revocations
+	})
+}
+
+func cmdOneCRL(ts *testscript.TestScript, _ bool, args []string) {
+	least, n, rounds := turns(ts, args)
+	const entries, few = 10_000, 20
+	timedByHost(ts, entries)
+	atLeast(ts, "offline with CRLs, against one a revocation", least, n, rounds, func() time.Duration {
+		all, _ := timedByHost(ts, n)
+		return all
+	}, func() time.Duration {
+		ts.Check(ts.Exec("call-authority", strconv.Itoa(few)))
+		took, err := time.ParseDuration(strings.TrimSpace(ts.ReadFile("stdout")))
+		ts.Check(err)
+		return took * time.Duration(n) / few
 	})
 }
 

@@ -11,9 +11,9 @@
 //
 // A CA:
 //
-//	ca init [crl] [remote] [db=badger|bbolt|postgresql|mysql|none] [ra=NAME] [version=VERSION]
+//	ca init [crl] [remote] [ssh] [db=badger|bbolt|postgresql|mysql|none] [ra=NAME] [version=VERSION]
 //	    Make a CA with step ca init. With crl it makes a new CRL at each revocation;
-//	    remote is remote management. The database is Badger v2, unless db= says
+//	    remote is remote management; with ssh it signs SSH certificates too. The database is Badger v2, unless db= says
 //	    otherwise: badger is Badger v1, and postgresql and mysql are a database of
 //	    its own on a server that belongs to this test process; they set $database,
 //	    its name, and $database_address and $database_password of the server. The
@@ -66,6 +66,9 @@
 //	    error such as "certificate revoked".
 //	crl-number N
 //	    The CRL has this number, which each new CRL raises by one.
+//	crl-frame
+//	    The CRL's issuer, the kind of its signature, how long it is good, and its
+//	    extensions, but for the number, become stdout.
 //	[!] recorded SERIAL
 //	    The CA's database holds a revocation; its JSON becomes stdout.
 //	all-listed LIST
@@ -197,6 +200,11 @@
 //	bare-authority LEAST N ROUNDS
 //	    The same offline, against calls of the authority in a process of its own,
 //	    which makes a token for each.
+//	by-host LEAST N ROUNDS
+//	    The same offline, by the host against a provisioner's tokens.
+//	one-crl LEAST N ROUNDS
+//	    The same offline, from start to end and with a CRL of 10,000 entries, against
+//	    calls of the authority, which makes such a CRL for each.
 //	pairs LEAST N ROUNDS
 //	    The same online, per revocation, against 80 pairs of step ca token and step
 //	    ca revoke that xargs -P 8 runs.
@@ -353,6 +361,7 @@ func scriptParams(dir string) testscript.Params {
 			"amend":      cmdAmend,
 			"contacted":  cmdContacted,
 			"crl-check":  cmdCRLCheck,
+			"crl-frame":  cmdCRLFrame,
 			"crl-number": cmdCRLNumber,
 			"foreign":    cmdForeign,
 			"give":       cmdGive,

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -44,6 +45,7 @@ hostile-cases offline
 // other variables whose names begin with EVIL stay one word.
 type hostileCase struct {
 	args     string
+	env      string // a variable
 	code     int
 	data     bool   // the output is JSON, with the hostile name in it
 	dialogue string // at a terminal
@@ -113,6 +115,8 @@ var hostileCases = map[string][]hostileCase{
 		{args: "--cert evil.crt --key evil.key --ca-url $fake --root fake.crt", code: 1},
 	},
 	"offline": {
+		{args: "--offline --ca-password-file ca/password --dry-run $mike", env: "SUDO_USER=" + hostile},
+		{args: "--offline --ca-password-file ca/password --dry-run --format json $mike", env: "SUDO_USER=" + hostile},
 		{args: "--offline $admin --ca-config $EVIL $mike", code: 2},
 		{args: "--offline $admin --ca-config $EVIL_FILE $mike", code: 2},
 		{args: "--offline $admin --ca-password-file $EVIL $mike", code: 2},
@@ -181,6 +185,9 @@ func (c hostileCase) run(t *testing.T, ts *testscript.TestScript, w way) {
 		args[i] = os.Expand(arg, variable)
 	}
 	run, want := invocation{args: append(args, "--retry-for=0s"), env: w.env, terminal: w.terminal}, c.code
+	if c.env != "" {
+		run.env = append(slices.Clone(w.env), c.env)
+	}
 	if w.terminal && c.dialogue != "" {
 		run.dialogue, want = c.dialogue, c.answered
 	}

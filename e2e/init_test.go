@@ -31,13 +31,16 @@ var templates = struct {
 	made map[string]*template
 }{made: map[string]*template{}}
 
-func getTemplate(name string, remote bool) (*template, error) {
+func getTemplate(name string, o initOptions) (*template, error) {
 	templates.Lock()
 	defer templates.Unlock()
 	key := name
 	var flags []string
-	if remote {
-		key, flags = key+"-remote", []string{"--remote-management"}
+	if o.remote {
+		key, flags = key+"-remote", append(flags, "--remote-management")
+	}
+	if o.ssh {
+		key, flags = key+"-ssh", append(flags, "--ssh")
 	}
 	if t := templates.made[key]; t != nil {
 		return t, nil
@@ -111,8 +114,8 @@ func readJSON(file string, v any) error {
 }
 
 // copyTemplate makes the CA's directory out of a template.
-func (ca *scriptCA) copyTemplate(remote bool) (*template, error) {
-	t, err := getTemplate(ca.name, remote)
+func (ca *scriptCA) copyTemplate(o initOptions) (*template, error) {
+	t, err := getTemplate(ca.name, o)
 	if err != nil {
 		return nil, err
 	}
@@ -137,8 +140,8 @@ func (ca *scriptCA) register() (*template, error) {
 // initOptions are those of ca init. An empty string is an option that is not
 // given.
 type initOptions struct {
-	crl, remote     bool
-	db, ra, version string
+	crl, remote, ssh bool
+	db, ra, version  string
 }
 
 func parseInit(args []string) (o initOptions, err error) {
@@ -148,6 +151,8 @@ func parseInit(args []string) (o initOptions, err error) {
 			o.crl = true
 		case "remote":
 			o.remote = true
+		case "ssh":
+			o.ssh = true
 		case "db":
 			o.db = value
 		case "ra":
@@ -172,7 +177,7 @@ func (ca *scriptCA) init(ts *testscript.TestScript, args []string) error {
 		ca.issuer = ts.Value(scriptKey{}).(*script).cas[o.ra]
 		t, err = ca.register()
 	} else {
-		t, err = ca.copyTemplate(o.remote)
+		t, err = ca.copyTemplate(o)
 	}
 	if err != nil {
 		return err

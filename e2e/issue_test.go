@@ -285,6 +285,20 @@ func cmdCRLCheck(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+func cmdCRLFrame(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) > 0 {
+		ts.Fatalf("usage: crl-frame")
+	}
+	list, err := current(ts).crl()
+	ts.Check(err)
+	fmt.Fprintf(ts.Stdout(), "%s, %s, %s\n", list.Issuer, list.SignatureAlgorithm, list.NextUpdate.Sub(list.ThisUpdate))
+	for _, e := range list.Extensions {
+		if !e.Id.Equal([]int{2, 5, 29, 20}) { // RFC 5280, section 5.2.3: its number
+			fmt.Fprintf(ts.Stdout(), "%s, critical %t: %x\n", e.Id, e.Critical, e.Value)
+		}
+	}
+}
+
 func cmdAllListed(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: all-listed LIST")

@@ -88,6 +88,7 @@ type printed struct {
 	Attempts                int
 	ReasonCode              *int
 	ReasonName, Reason      string
+	PreviousReason          string
 	AuthorizedBy, RequestID string
 	Error                   string
 }
@@ -141,12 +142,13 @@ func conform(line []byte) (*printed, error) {
 // contradictions lists the fields of an object that do not go together.
 func (o *printed) contradictions() (list []string) {
 	for what, is := range map[string]bool{
-		"a reason code with another name":                   o.ReasonCode != nil && cmp.Or(reasonNames[*o.ReasonCode], strconv.Itoa(*o.ReasonCode)) != o.ReasonName,
-		"a reason without its code":                         o.ReasonCode == nil && o.ReasonName+o.Reason != "",
-		"a revocation without reason, authority or attempt": o.Status == "revoked" && (o.ReasonCode == nil || o.AuthorizedBy == "" || o.Attempts == 0),
-		"an error of what went well":                        o.Error != "" && slices.Contains([]string{"already-revoked", "planned", "revoked"}, o.Status),
-		"a failure without an error":                        o.Error == "" && (o.Status == "failed" || o.Status == "unknown"),
-		"an attempt of what was not attempted":              (o.Status == "planned" || o.Status == "not-attempted") && (o.Attempts != 0 || o.RequestID != ""),
+		"a reason code with another name":                    o.ReasonCode != nil && cmp.Or(reasonNames[*o.ReasonCode], strconv.Itoa(*o.ReasonCode)) != o.ReasonName,
+		"a reason without its code":                          o.ReasonCode == nil && o.ReasonName+o.Reason != "",
+		"a revocation without reason, authority or attempt":  o.Status == "revoked" && (o.ReasonCode == nil || o.AuthorizedBy == "" || o.Attempts == 0),
+		"an error of what went well":                         o.Error != "" && slices.Contains([]string{"already-revoked", "planned", "released", "revoked"}, o.Status),
+		"a release of what was not on hold, or is on record": o.Status == "released" && (o.PreviousReason != "certificateHold" || o.ReasonCode != nil || o.AuthorizedBy == "" || o.Attempts == 0),
+		"a failure without an error":                         o.Error == "" && (o.Status == "failed" || o.Status == "unknown"),
+		"an attempt of what was not attempted":               (o.Status == "planned" || o.Status == "not-attempted") && (o.Attempts != 0 || o.RequestID != ""),
 	} {
 		if is {
 			list = append(list, what)

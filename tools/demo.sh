@@ -137,8 +137,7 @@ refused host3
 heading 'Offline: the CA is down, the plugin opens its database'
 show 'kill %1 && wait'
 stop_ca
-must "step revoke --offline --reasonCode cessationOfOperation --provisioner-password-file provisioner-password \\
-    --ca-password-file ca-password $(serial_of db.crt)"
+must "step revoke --offline --reasonCode cessationOfOperation --ca-password-file ca-password $(serial_of db.crt)"
 start_ca
 refused db
 

@@ -92,6 +92,9 @@ func (c *Credentials) fitting(all provisioner.List) (fitting []provisioner.Inter
 	return fitting, nil
 }
 
+// hostHint is for a CA whose provisioners cannot authorize.
+const hostHint = "on the CA's host no provisioner is needed: --offline without --provisioner and the like"
+
 // noneFits says why no provisioner fits. names are those of the wanted type;
 // untrusted is why the last of them does not trust the X5C certificate.
 func (c *Credentials) noneFits(wanted provisioner.Type, names []string, untrusted error) error {
@@ -100,7 +103,7 @@ func (c *Credentials) noneFits(wanted provisioner.Type, names []string, untruste
 	switch {
 	case len(names) == 0:
 		return problem.New("the CA has no %s provisioner to authorize the revocation", wanted).
-			Hint("only JWK and X5C provisioners can (X5C: --x5c-cert and --x5c-key); or the certificate itself, with --cert and --key")
+			Hint("only JWK and X5C provisioners can (X5C: --x5c-cert and --x5c-key); or the certificate itself, with --cert and --key").Hint(hostHint)
 	case name != "" && !slices.Contains(names, name):
 		return problem.New("the CA has no provisioner %q", name).Hint("%s", existing)
 	case untrusted != nil:
@@ -151,7 +154,7 @@ func unfit(p provisioner.Interface, wanted provisioner.Type) error {
 		return problem.New("the provisioner %q is of type JWK and not %s", p.GetName(), wanted).Hint("leave out --x5c-cert and --x5c-key, or their variables STEP_X5C_CERT and STEP_X5C_KEY")
 	}
 	return problem.New("the provisioner %q is of type %s and cannot authorize a revocation: %s", p.GetName(), p.GetType(), whyNot[p.GetType()]).
-		Hint("use a JWK or X5C provisioner, or the certificate itself with --cert and --key")
+		Hint("use a JWK or X5C provisioner, or the certificate itself with --cert and --key").Hint(hostHint)
 }
 
 // checkTrust finds out whether an X5C provisioner will take tokens that are

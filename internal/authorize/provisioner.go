@@ -35,6 +35,9 @@ func (c *Credentials) Proof(ctx context.Context, ca CA) (Proof, error) {
 		return certificateItself{}, nil
 	case given != nil:
 		return givenToken{raw: given.raw, issuer: given.claims.Issuer}, nil
+	case c.config.Host != "":
+		ui.Selected("Authorized by", c.config.Host)
+		return theHost(c.config.Host), nil
 	}
 	chosen, err := c.chooseProvisioner(ctx, ca)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package authorize is who may revoke: a one-time token, a provisioner, or the
-// certificate itself.
+// Package authorize is who may revoke: a one-time token, a provisioner, the
+// certificate itself, or the CA's host.
 package authorize
 
 import (
@@ -20,7 +20,7 @@ import (
 // A Proof authorizes one revocation after the other.
 type Proof interface {
 	// Token returns a one-time token for a serial number. It is empty where the
-	// connection itself is the proof.
+	// connection itself or the CA's host is the proof.
 	Token(target.Serial) (string, error)
 	// Repeatable tells whether another attempt can be authorized too.
 	Repeatable() bool
@@ -28,13 +28,14 @@ type Proof interface {
 	String() string
 }
 
-// Config says who is to authorize. The first that is set counts: Key, Token,
+// Config says who is to authorize. The first that is set counts: Key, Token, Host,
 // X5C.Cert; else it is a JWK provisioner.
 type Config struct {
 	Cert string        // the certificate file of Key, as errors name it
 	Key  input.KeyFile // of the certificate itself, which is the list's Chain
 
 	Token *Token
+	Host  string // who it is that may write the CA's database, as outcomes name them
 
 	X5C          X5C
 	Provisioner  string // a name; empty: any provisioner that fits
@@ -74,6 +75,7 @@ func Read(ctx context.Context, cfg Config, list *target.List) (*Credentials, err
 		c.client, err = clientCertificate(ctx, cfg, list.Chain)
 	case cfg.Token != nil:
 		err = cfg.Token.checkFor(list)
+	case cfg.Host != "":
 	case cfg.X5C.Cert != "":
 		err = c.readX5C(ctx)
 	default:

@@ -102,7 +102,8 @@ func (e *engine) succeeded(j *job, now time.Time) {
 	e.heardFrom(j, now)
 }
 
-// refused ends the run, unless the refusal may be about one certificate alone.
+// refused ends the run, unless the refusal may be about one certificate alone. One
+// that certainly is does not count.
 func (e *engine) refused(a revocation.Answer) {
 	if a.Next == revocation.Alone {
 		return

@@ -3,7 +3,7 @@
 package database
 
 import (
-	"encoding/json"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/smallstep/certificates/db"
@@ -162,7 +163,13 @@ func openError(cfg *db.Config, err error) error {
 }
 
 // A DB is the CA's database while it is open.
-type DB struct{ nosql.DB }
+type DB struct {
+	nosql.DB
+	config db.Config
+	direct sync.Mutex // guards server
+	server *sql.DB    // beside that of package nosql; nil until it is needed
+	locks  [64]sync.Mutex
+}
 
 // Open opens the CA's database, which must have passed Check. If quiet, Badger
 // and the driver for MySQL do not log to standard error. Errors do not show the
@@ -183,7 +190,7 @@ func Open(cfg *db.Config, quiet bool) (*DB, error) {
 	if err != nil {
 		return nil, openError(cfg, err)
 	}
-	opened := &DB{DB: inner}
+	opened := &DB{DB: inner, config: *cfg}
 	// One of the two tables is in every step-ca database, and both are small.
 	_, errCRL := inner.List([]byte(crlTable))
 	_, errSSH := inner.List([]byte(sshHostsTable))
@@ -212,7 +219,7 @@ const closeTimeout = 20 * time.Second
 // error and leaves the database closing in the background.
 func (d *DB) Close() error {
 	closed := make(chan error, 1)
-	go func() { closed <- d.DB.Close() }()
+	go func() { closed <- errors.Join(d.DB.Close(), d.closeServer()) }()
 	select {
 	case err := <-closed:
 		if err != nil {
@@ -223,21 +230,4 @@ func (d *DB) Close() error {
 		return problem.New("the CA's database does not close").
 			Hint("STEPDEBUG=1 shows what it says; step-ca repairs it when it starts")
 	}
-}
-
-// Revocation returns the CA's record of the revocation of a certificate, whose
-// serial number is in decimal, or nil if there is no record.
-func (d *DB) Revocation(serial string) (*db.RevokedCertificateInfo, error) {
-	value, err := d.Get([]byte(revokedTable), []byte(serial))
-	if nosql.IsErrNotFound(err) {
-		return nil, nil
-	}
-	var info db.RevokedCertificateInfo
-	if err == nil {
-		err = json.Unmarshal(value, &info)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading the record of the serial number %s: %w", serial, err)
-	}
-	return &info, nil
 }

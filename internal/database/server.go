@@ -23,26 +23,32 @@ const connectTimeout = 4 * time.Second
 // checkServer makes sure that the database exists on its server: package nosql
 // would create it. It does nothing for a database in files.
 func checkServer(cfg *db.Config, quiet bool) error {
-	var (
-		conn *sql.DB
-		err  error
-	)
-	switch strings.ToLower(cfg.Type) {
-	case nosql.PostgreSQLDriver:
-		conn, err = openPostgres(cfg)
-	case nosql.MySQLDriver:
-		if quiet { // the driver logs to standard error, for package nosql too
-			_ = mysql.SetLogger(&mysql.NopLogger{})
-		}
-		conn, err = openMySQL(cfg)
-	default:
+	if InFiles(cfg) {
 		return nil
 	}
+	if quiet { // the driver for MySQL logs to standard error, for package nosql too
+		_ = mysql.SetLogger(&mysql.NopLogger{})
+	}
+	conn, err := connect(cfg)
 	if err != nil {
-		return errSource
+		return err
 	}
 	defer conn.Close()
 	return ping(context.Background(), conn, connectTimeout)
+}
+
+// connect prepares connections to the database server. Its error shows nothing of
+// the data source.
+func connect(cfg *db.Config) (conn *sql.DB, err error) {
+	if strings.EqualFold(cfg.Type, nosql.MySQLDriver) {
+		conn, err = openMySQL(cfg)
+	} else {
+		conn, err = openPostgres(cfg)
+	}
+	if err != nil {
+		return nil, errSource
+	}
+	return conn, nil
 }
 
 // errSource takes the place of an error whose text may hold the password.
@@ -113,9 +119,9 @@ func CRLRoom(cfg *db.Config) (Room, error) {
 	if !strings.EqualFold(cfg.Type, nosql.MySQLDriver) {
 		return Room{}, nil
 	}
-	conn, err := openMySQL(cfg)
+	conn, err := connect(cfg)
 	if err != nil {
-		return Room{}, errSource
+		return Room{}, err
 	}
 	defer conn.Close()
 	var column, packet int64

@@ -63,7 +63,7 @@ type Journal struct {
 // Found is what a journal had in it when it was opened.
 type Found struct {
 	Header       *Header   // nil if nothing was in it
-	Done         int       // targets that it says are revoked
+	Done         int       // targets that it says are revoked, or released
 	Since        time.Time // when the first of them was
 	OtherTargets bool      // it was begun for another list of targets
 	Damaged      int       // lines that were passed over: a power failure has left gaps in them

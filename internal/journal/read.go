@@ -69,6 +69,7 @@ type entry struct {
 	Time         string            `json:"time"`
 	AuthorizedBy string            `json:"authorizedBy"`
 	RequestID    string            `json:"requestId"`
+	Previous     string            `json:"previousReason"`
 }
 
 func (e *entry) read(line []byte) (target.Serial, error) {
@@ -192,7 +193,7 @@ func (j *Journal) Outcomes(list *target.List, each func(*revocation.Outcome)) er
 func outcome(t *target.Target, e *entry) *revocation.Outcome {
 	o := &revocation.Outcome{
 		Target: t, Answer: revocation.Answer{Status: e.Status, RequestID: e.RequestID},
-		Attempts: e.Attempts, AuthorizedBy: e.AuthorizedBy,
+		Attempts: e.Attempts, AuthorizedBy: e.AuthorizedBy, Previous: e.Previous,
 	}
 	o.Time, _ = time.Parse(time.RFC3339, e.Time)
 	return o

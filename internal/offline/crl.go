@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
-	"slices"
 	"time"
 
 	"github.com/smallstep/certificates/authority/config"
@@ -26,10 +25,11 @@ import (
 // GenerateCertificateRevocationList).
 type store struct {
 	*db.DB
-	room    database.Room // that a CRL has
-	read    []byte        // the record of the CRL that was read last; nil: there was none
-	written []byte        // that of the one that was stored last
-	number  int64         // its number, or -1
+	database *database.DB  // the same
+	room     database.Room // that a CRL has
+	read     []byte        // the record of the CRL that was read last; nil: there was none
+	written  []byte        // that of the one that was stored last
+	number   int64         // its number, or -1
 }
 
 // The table and the key of the CRL (db/db.go, crlTable and crlKey).
@@ -128,8 +128,9 @@ func (ca *CA) publish(ctx context.Context) error {
 }
 
 // isCurrent tells whether the CRL in the database is the one that was stored
-// last, or one of a running CA that has a higher number and everything that was
-// revoked before this time.
+// last, or one of a running CA that has a higher number, everything that was
+// revoked before this time, and nothing that is on record no more or with another
+// reason.
 func (ca *CA) isCurrent(before time.Time) (bool, error) {
 	info, err := ca.store.GetCRL()
 	switch {
@@ -146,18 +147,38 @@ func (ca *CA) isCurrent(before time.Time) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("reading the CRL again: %w", err)
 	}
-	listed := make(map[string]bool, len(list.RevokedCertificateEntries))
-	for _, e := range list.RevokedCertificateEntries {
-		listed[e.SerialNumber.String()] = true
-	}
 	revoked, err := ca.store.GetRevokedCertificates()
 	if err != nil {
 		return false, fmt.Errorf("reading what is revoked: %w", err)
 	}
-	return !slices.ContainsFunc(*revoked, func(r db.RevokedCertificateInfo) bool {
-		serial, isNumber := new(big.Int).SetString(r.Serial, 10) // old records may be anything
-		return r.RevokedAt.Before(before) && !isExpired(r.ExpiresAt) && isNumber && !listed[serial.String()]
-	}), nil
+	return agrees(list, *revoked, before), nil
+}
+
+// agrees tells whether a CRL has what was revoked before this time, with the reasons
+// on record, and nothing that is not on record: that was released.
+func agrees(list *x509.RevocationList, revoked []db.RevokedCertificateInfo, before time.Time) bool {
+	listed := make(map[string]int, len(list.RevokedCertificateEntries)) // the reasons
+	for _, e := range list.RevokedCertificateEntries {
+		listed[e.SerialNumber.String()] = e.ReasonCode
+	}
+	onRecord := make(map[string]bool, len(revoked))
+	for _, r := range revoked {
+		var serial big.Int
+		_, isNumber := serial.SetString(r.Serial, 10) // step-ca lists what this makes of old records that are none
+		onRecord[serial.String()] = true
+		code, found := listed[serial.String()]
+		lacks := !found && !isExpired(r.ExpiresAt)
+		another := found && code != 0 && code != r.ReasonCode // step-ca lists no reasons before 0.30
+		if isNumber && r.RevokedAt.Before(before) && (lacks || another) {
+			return false
+		}
+	}
+	for serial := range listed {
+		if !onRecord[serial] {
+			return false
+		}
+	}
+	return true
 }
 
 // isExpired tells whether step-ca leaves a certificate out of its CRL: an hour

@@ -2,12 +2,10 @@ package offline
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/smallstep/certificates/db"
 
-	"github.com/step-plugins/step-revoke-plugin/internal/database"
 	"github.com/step-plugins/step-revoke-plugin/internal/problem"
 	"github.com/step-plugins/step-revoke-plugin/internal/revocation"
 	"github.com/step-plugins/step-revoke-plugin/internal/target"
@@ -78,14 +76,29 @@ func (e *evidence) WhyMissing() error {
 	return problem.New("the CRL in the CA's database, number %s, does not have it", e.crl.Number()).Hint("%s", e.ca.crlHint())
 }
 
-// Recheck clears the Done of targets that the database does not say are revoked,
-// whatever a journal says: the database is the truth. It returns how many. If it
-// cannot be read, none is done. An error may be a database.OwnerError.
-func Recheck(ctx context.Context, c Config, s *Settings, list *target.List) (cleared int, err error) {
-	if err = database.Check(s.CA.DB); err == nil {
-		cleared, err = recheck(ctx, &CA{config: c, settings: s}, list)
-		err = problem.Default(err, problem.Failed)
+// Cleared returns nil if there is no CRL, or if it does not have a certificate.
+func (e *evidence) Cleared(serial target.Serial) error {
+	switch {
+	case !e.ca.settings.CA.CRL.IsEnabled():
+		return nil
+	case e.noCRL != nil:
+		return e.noCRL
+	case e.crl.Lists(serial):
+		return problem.New("the CRL in the CA's database, number %s, still has it", e.crl.Number()).Hint("%s", e.ca.crlHint())
 	}
+	return nil
+}
+
+// Recheck clears the Done of targets of which the database does not say what a
+// journal does: the database is the truth. It returns how many. If it cannot be
+// read, none is done. An error may be a database.OwnerError.
+func Recheck(ctx context.Context, c Config, s *Settings, list *target.List) (cleared int, err error) {
+	err = eachRecord(ctx, c, s, list, true, func(t *target.Target, record *db.RevokedCertificateInfo) {
+		if !isAsAsked(record, c.ReasonCode) {
+			t.Done = false
+			cleared++
+		}
+	})
 	if err != nil {
 		for i := range list.All {
 			list.All[i].Done = false
@@ -94,36 +107,14 @@ func Recheck(ctx context.Context, c Config, s *Settings, list *target.List) (cle
 	return cleared, err
 }
 
-func recheck(ctx context.Context, ca *CA, list *target.List) (cleared int, err error) {
-	var opened *database.DB
-	err = ca.withTimeout(ctx, func() (err error) {
-		opened, err = ca.openDatabase()
-		return err
-	})
-	if err != nil {
-		return 0, err
+// isAsAsked tells whether a record, or that there is none, can be what is left of a
+// revocation with this reason: it may be older, unless it is that of a hold.
+func isAsAsked(record *db.RevokedCertificateInfo, reasonCode int) bool {
+	switch reasonCode {
+	case revocation.RemoveFromCRL:
+		return record == nil
+	case revocation.CertificateHold:
+		return record != nil
 	}
-	for i := range list.All {
-		t, revoked := &list.All[i], false
-		if !t.Done {
-			continue
-		}
-		if err = problem.ErrInterrupted; ctx.Err() == nil {
-			err = ca.withTimeout(ctx, func() (err error) {
-				revoked, err = (&db.DB{DB: opened}).IsRevoked(t.Serial.String())
-				return err
-			})
-		}
-		if err != nil {
-			break
-		}
-		if !revoked {
-			t.Done = false
-			cleared++
-		}
-	}
-	if ca.abandoned {
-		return cleared, err
-	}
-	return cleared, errors.Join(err, opened.Close())
+	return record != nil && record.ReasonCode != revocation.CertificateHold
 }

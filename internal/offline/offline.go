@@ -46,6 +46,7 @@ type Config struct {
 	AllowUnknown bool   // revoke certificates too that the database does not know
 	Known        bool   // the targets are what the database has of them
 	LookOnly     bool   // no key is read and no CRL built
+	ByHost       bool   // the host authorizes: no token comes, and no client certificate
 	Force        bool   // revoke although the CA's database cannot hold the CRL
 	ReasonCode   int    // of the revocations, which takes room in the CRL
 	Timeout      time.Duration
@@ -244,15 +245,19 @@ func (ca *CA) Open(ctx context.Context, list *target.List) error {
 	return ca.checkRoom(ctx, list)
 }
 
-// start opens the database and starts the authority on it.
+// start opens the database and starts the authority on it. Where the host
+// authorizes, that is needed for a CRL alone.
 func (ca *CA) start(ctx context.Context) (err error) {
 	if ca.database, err = ca.openDatabase(); err != nil {
 		return err
 	}
+	ca.store = &store{DB: &db.DB{DB: ca.database}, database: ca.database, number: -1}
+	if ca.config.ByHost && ca.signer == nil {
+		return nil
+	}
 	if ca.running, err = ca.reducedConfig(ctx); err != nil {
 		return err
 	}
-	ca.store = &store{DB: &db.DB{DB: ca.database}, number: -1}
 	ca.authority, err = authority.New(ca.running,
 		authority.WithDatabase(ca.store),
 		authority.WithKeyManager(&softkms.SoftKMS{}),
@@ -270,10 +275,13 @@ func (ca *CA) start(ctx context.Context) (err error) {
 // reducedConfig returns a copy of the CA's configuration without the parts that
 // the authority would act on at its start and that a revocation does not need:
 // it would fill the database, sign a CRL, and read the SSH keys and templates.
+// Where the host authorizes, it has no provisioners either.
 func (ca *CA) reducedConfig(ctx context.Context) (*config.Config, error) {
 	cfg, auth := *ca.settings.CA, *ca.settings.CA.AuthorityConfig
 	list := auth.Provisioners
-	if auth.EnableAdmin {
+	if ca.config.ByHost {
+		list = nil
+	} else if auth.EnableAdmin {
 		var err error
 		if list, err = managedProvisioners(ctx, ca.database); err != nil {
 			return nil, err

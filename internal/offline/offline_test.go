@@ -62,6 +62,7 @@ func TestAnswerTo(t *testing.T) {
 		{nil, files, revocation.Revoked, 0},
 		{already, files, revocation.AlreadyRevoked, 0},
 		{problem.Wrap(already, "wrapped"), server, revocation.AlreadyRevoked, 0},
+		{errs.Wrap(http.StatusInternalServerError, db.ErrAlreadyExists, "wrapped"), server, revocation.AlreadyRevoked, 0},
 		{status(http.StatusBadRequest, "certificate with serial number '34028236692093846346337460743176821145' is already revoked"), files, revocation.Failed, revocation.Others},
 		{status(http.StatusBadRequest, "this session is already revoked"), files, revocation.Failed, revocation.Others},
 		{status(http.StatusInternalServerError, token), files, revocation.Failed, revocation.Nothing},

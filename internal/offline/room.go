@@ -9,6 +9,7 @@ import (
 
 	"github.com/step-plugins/step-revoke-plugin/internal/database"
 	"github.com/step-plugins/step-revoke-plugin/internal/problem"
+	"github.com/step-plugins/step-revoke-plugin/internal/revocation"
 	"github.com/step-plugins/step-revoke-plugin/internal/target"
 	"github.com/step-plugins/step-revoke-plugin/internal/ui"
 )
@@ -92,7 +93,7 @@ func (ca *CA) crlSize(list *target.List) (size, grows int64, err error) {
 	}
 	for _, t := range list.All {
 		serial := t.Serial.String()
-		if !t.Done && !known[serial] && (t.Cert == nil || !isExpired(t.Cert.NotAfter)) {
+		if !t.Done && ca.config.ReasonCode != revocation.RemoveFromCRL && !known[serial] && (t.Cert == nil || !isExpired(t.Cert.NotAfter)) {
 			grows += entrySize(serial, ca.config.ReasonCode)
 		}
 	}

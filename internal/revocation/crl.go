@@ -86,6 +86,14 @@ func (l *CRL) Lists(serial target.Serial) bool { return l.find(l.index, serial) 
 // CRL returns the CRL itself.
 func (l *CRL) CRL() *CRL { return l }
 
+// Cleared returns nil unless the CRL has a certificate.
+func (l *CRL) Cleared(serial target.Serial) error {
+	if !l.Lists(serial) {
+		return nil
+	}
+	return problem.New("the CA's CRL, number %s, still has it", l.Number())
+}
+
 // Number names the CRL for a person: its number, and when it was made.
 func (l *CRL) Number() string {
 	return fmt.Sprintf("%v of %s", l.list.Number, Stamp(l.list.ThisUpdate))

@@ -19,6 +19,7 @@ type Object struct {
 	ReasonCode   *int     `json:"reasonCode,omitempty"`
 	ReasonName   string   `json:"reasonName,omitempty"`
 	Reason       string   `json:"reason,omitempty"`
+	Previous     string   `json:"previousReason,omitempty"`
 	AuthorizedBy string   `json:"authorizedBy,omitempty"`
 	CA           string   `json:"ca"`
 	Root         string   `json:"root,omitempty"`
@@ -38,7 +39,8 @@ type Object struct {
 func (o *Outcome) Object(ca, root string) *Object {
 	j := &Object{
 		Serial: o.Target.Serial.String(), Status: o.Status, Attempts: o.Attempts, Time: Stamp(o.Time),
-		AuthorizedBy: o.AuthorizedBy, CA: ca, Root: root, RequestID: o.RequestID, Verified: o.Verified, CRLUsable: o.CRLUsable,
+		Previous: o.Previous, AuthorizedBy: o.AuthorizedBy, CA: ca, Root: root, RequestID: o.RequestID,
+		Verified: o.Verified, CRLUsable: o.CRLUsable,
 	}
 	if o.Err != nil && !o.Status.Done() {
 		j.Error = o.Err.Error()

@@ -2,6 +2,7 @@ package revocation
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/step-plugins/step-revoke-plugin/internal/target"
@@ -24,6 +25,9 @@ type Evidence interface {
 	WhyMissing() error
 	// CRL returns the CRL that others can have, or nil if there is none.
 	CRL() *CRL
+	// Cleared returns nil if no CRL has the certificate any more, or else why it
+	// is not known to be gone.
+	Cleared(target.Serial) error
 }
 
 // crlGrace is how long after its expiry step-ca keeps a certificate in its CRL
@@ -42,6 +46,18 @@ func (o *Outcome) SetFit(crl *CRL) (fit Fit, atHand bool, err error) {
 		o.CRLUsable = &usable
 	}
 	return fit, true, err
+}
+
+// SetReleased takes over what is on record of a certificate that was released, and
+// why it may still be in the CRL. A record means that it was revoked once more.
+func (o *Outcome) SetReleased(r *Record, listed error) {
+	o.Record = r
+	cleared := r == nil && listed == nil
+	o.Verified = &cleared
+	if r != nil {
+		o.Previous = ""
+		o.Answer = Answer{Status: Failed, Err: errors.New("it was revoked again after it had been released")}
+	}
 }
 
 // SetRecord takes over what is on record, or that nothing is. An expired

@@ -15,6 +15,13 @@ type Reason struct {
 	Name, Text string
 }
 
+// The codes of holds (RFC 5280, section 5.3.1): a certificate on hold can be revoked
+// for another reason, or released.
+const (
+	CertificateHold = 6
+	RemoveFromCRL   = 8 // which asks for a release
+)
+
 // String writes the reason for a person.
 func (r Reason) String() string {
 	if r.Text == "" {
@@ -30,14 +37,16 @@ type Status string
 const (
 	Revoked        Status = "revoked"         // the CA has confirmed this revocation
 	AlreadyRevoked Status = "already-revoked" // the CA says that it was revoked before
+	Released       Status = "released"        // a hold was lifted
 	Failed         Status = "failed"          // the CA has refused it
 	Unknown        Status = "unknown"         // it was sent, and no definite answer came
 	NotAttempted   Status = "not-attempted"   // the run ended before its turn
 	Planned        Status = "planned"         // a dry run
 )
 
-// Done tells whether the certificate is known to be revoked.
-func (s Status) Done() bool { return s == Revoked || s == AlreadyRevoked }
+// Done tells whether what was asked for is known to be so: the certificate is
+// revoked, or released.
+func (s Status) Done() bool { return s == Revoked || s == AlreadyRevoked || s == Released }
 
 // A Request asks a CA for one revocation.
 type Request struct {
@@ -55,6 +64,7 @@ type Answer struct {
 	RequestID string        // the ID under which the CA logs the request
 	Next      Next          // what may help, unless the certificate is revoked
 	After     time.Duration // how long the CA asks to wait before the next attempt, or 0
+	Held      bool          // the certificate was on hold until then
 	StaleCRL  bool          // the CA may have stored the revocation and then failed to build its CRL
 }
 
@@ -78,6 +88,7 @@ type Outcome struct {
 	Attempts     int       // requests that were sent
 	Time         time.Time // of the end
 	AuthorizedBy string
+	Previous     string  // the reason that was on record before, by its name in RFC 5280
 	Unanswered   bool    // an attempt was sent and got no definite answer
 	Verified     *bool   // whether it was found in the CRL; nil if nobody looked, or a CRL need not list it
 	CRLUsable    *bool   // whether OpenSSL can use that CRL for it; nil if that is not known

@@ -21,7 +21,7 @@ import (
 // million of them.
 type Target struct {
 	Serial Serial
-	Done   bool         // the journal says that it is revoked
+	Done   bool         // the journal says that it is revoked, or released if that is asked for
 	Cert   *Certificate // nil: only the serial number is known
 }
 
