@@ -11,8 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/smallstep/certificates/db"
-
 	"github.com/step-plugins/step-revoke-plugin/internal/database"
 	"github.com/step-plugins/step-revoke-plugin/internal/journal"
 	"github.com/step-plugins/step-revoke-plugin/internal/offline"
@@ -156,8 +154,10 @@ func (c *choice) takeHolds(from *database.DB) (err error) {
 		if err != nil {
 			return true
 		}
-		var record *db.RevokedCertificateInfo
-		record, err = from.Revocation(t.Serial.String())
+		record, readErr := from.Revocation(t.Serial.String())
+		if readErr != nil {
+			err = readErr
+		}
 		held := record != nil && record.ReasonCode == revocation.CertificateHold
 		if held {
 			c.list.Add(t.Serial, t.Cert)

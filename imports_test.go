@@ -33,7 +33,7 @@ var walls = map[string]string{
 	"net/http":                                    "online offline", // offline for its status codes alone
 	"github.com/smallstep/certificates/ca":        "",               // it reads without bounds
 	"github.com/smallstep/certificates/authority": "offline authorize online",
-	"github.com/smallstep/certificates/db":        "offline database .",
+	"github.com/smallstep/certificates/db":        "offline database",
 	"github.com/smallstep/nosql":                  "offline database",
 	"github.com/dgraph-io":                        "database",
 	"go.etcd.io/bbolt":                            "database",
