@@ -92,7 +92,7 @@ type seen struct {
 
 func look(i *Issued) (seen, bool) {
 	id, name, err := i.Provisioner()
-	return seen{i.Serial, string(i.DER), id, name, i.Revoked, err}, true
+	return seen{i.Serial, string(i.DER), id, name, i.Revoked, errors.Join(i.Err, err)}, true
 }
 
 // readAll reads all certificates.

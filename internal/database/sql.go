@@ -173,7 +173,11 @@ func (s *server) each(ctx context.Context, fn func(*row) error) error {
 			if err := rows.Scan(&key, &der, &r.revoked, &data); err != nil {
 				return err
 			}
-			if r.key, r.der, r.data = key, der, data; data == nil {
+			r.key, r.der, r.err = key, der, nil
+			if der == nil {
+				r.err = errNoValue
+			}
+			if r.data = data; data == nil { // do not ask for it
 				r.data = []byte{}
 			}
 			return fn(&r)
@@ -195,6 +199,9 @@ func (s *server) scan(ctx context.Context, table string, values bool, fn func(ke
 			if err := rows.Scan(&key, &value); err != nil {
 				return err
 			}
+			if values && value == nil {
+				return errNoValue
+			}
 			return fn(key, value)
 		}, "SELECT nkey, "+column+" FROM "+s.dialect.name(table))
 	})
@@ -207,8 +214,8 @@ func (s *server) get(ctx context.Context, table, key string) (value []byte, err 
 	err = s.do(ctx, func(ctx context.Context, w *watch) error {
 		return s.query(ctx, w, func(rows *sql.Rows) error {
 			err := rows.Scan(&value)
-			if value == nil {
-				value = []byte{}
+			if err == nil && value == nil {
+				return errNoValue
 			}
 			return err
 		}, "SELECT "+bounded("nvalue")+" FROM "+s.dialect.name(table)+" WHERE nkey = "+s.dialect.parameter, []byte(key))
