@@ -317,7 +317,12 @@ func badgerValue(item badgerItem, fn func([]byte) error) error {
 	if item.EstimatedSize() > maxValue+int64(len(item.Key()))+64 { // the headers of what is in a value log
 		return errNoValue
 	}
-	return item.Value(fn)
+	return item.Value(func(value []byte) error {
+		if len(value) > maxValue {
+			return errNoValue
+		}
+		return fn(value)
+	})
 }
 
 // badgerPart encodes a part of a key as package nosql does (badger/v2/badger.go,
