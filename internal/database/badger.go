@@ -92,7 +92,7 @@ func openBadger1(cfg *db.Config, mode badgerMode, log *badgerLog) (keyValue, err
 	}
 	switch mode {
 	case badgerReading:
-		o.ReadOnly, o.MaxTableSize = true, idleTableSize
+		o.ReadOnly, o.VerifyValueChecksum, o.MaxTableSize = true, true, idleTableSize
 	case badgerSettling:
 		o.Truncate, o.SyncWrites, o.CompactL0OnClose, o.NumCompactors = true, false, false, 0
 		o.NumLevelZeroTables, o.NumLevelZeroTablesStall = noStall, noStall+1
@@ -122,7 +122,7 @@ func openBadger2(cfg *db.Config, mode badgerMode, log *badgerLog) (keyValue, err
 	}
 	switch mode {
 	case badgerReading:
-		o.ReadOnly, o.MaxTableSize = true, idleTableSize
+		o.ReadOnly, o.VerifyValueChecksum, o.MaxTableSize = true, true, idleTableSize
 	case badgerSettling:
 		o.Truncate, o.SyncWrites, o.CompactL0OnClose, o.NumCompactors = true, false, false, 0
 		o.NumLevelZeroTables, o.NumLevelZeroTablesStall = noStall, noStall+1
@@ -312,12 +312,17 @@ func (c *badgerCursor[I]) close() {
 	c.discard()
 }
 
-// badgerValue calls fn with the value, which is empty if it is too long.
+// badgerValue calls fn with the value.
 func badgerValue(item badgerItem, fn func([]byte) error) error {
 	if item.EstimatedSize() > maxValue+int64(len(item.Key()))+64 { // the headers of what is in a value log
-		return fn(nil)
+		return errNoValue
 	}
-	return item.Value(fn)
+	return item.Value(func(value []byte) error {
+		if len(value) > maxValue {
+			return errNoValue
+		}
+		return fn(value)
+	})
 }
 
 // badgerPart encodes a part of a key as package nosql does (badger/v2/badger.go,

@@ -44,7 +44,11 @@ func (f *bboltFile) get(table, key string) ([]byte, error) {
 	if bucket == nil {
 		return nil, nil
 	}
-	return bytes.Clone(bound(bucket.Get([]byte(key)))), nil
+	value := bucket.Get([]byte(key))
+	if len(value) > maxValue {
+		return nil, errNoValue
+	}
+	return bytes.Clone(value), nil
 }
 
 func (f *bboltFile) has(table string) (bool, error) { return f.tx.Bucket([]byte(table)) != nil, nil }
@@ -79,15 +83,13 @@ func (c *bboltCursor) step() (key, value []byte) {
 	return c.inner.Next()
 }
 
-func (c *bboltCursor) order() []byte                     { return c.at }
-func (c *bboltCursor) key() []byte                       { return c.at }
-func (c *bboltCursor) value(fn func([]byte) error) error { return fn(bound(c.has)) }
-func (c *bboltCursor) close()                            {}
+func (c *bboltCursor) order() []byte { return c.at }
+func (c *bboltCursor) key() []byte   { return c.at }
+func (c *bboltCursor) close()        {}
 
-// bound returns a value, or an empty one in the place of one that is too long.
-func bound(value []byte) []byte {
-	if len(value) > maxValue {
-		return value[:0]
+func (c *bboltCursor) value(fn func([]byte) error) error {
+	if len(c.has) > maxValue {
+		return errNoValue
 	}
-	return value
+	return fn(c.has)
 }

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"sort"
 	"strings"
-	"sync"
 
 	badger1 "github.com/dgraph-io/badger"
 	badger2 "github.com/dgraph-io/badger/v2"
@@ -19,41 +18,6 @@ import (
 
 	"github.com/step-plugins/step-revoke-plugin/internal/problem"
 )
-
-// A tempDir is a directory that only this user can read. It is removed when its
-// context ends, at the latest: nothing that uses it is waited for.
-type tempDir struct {
-	path string
-	stop func() bool
-	mu   sync.Mutex
-}
-
-func newTempDir(ctx context.Context) (*tempDir, error) {
-	path, err := os.MkdirTemp("", "step-revoke-")
-	if err != nil {
-		return nil, problem.New("copying the CA's database: %w", err).Hint("%s", tmpHint)
-	}
-	d := &tempDir{path: path}
-	d.stop = context.AfterFunc(ctx, func() { _ = d.removeAll() })
-	return d, nil
-}
-
-const tmpHint = "the variable TMPDIR names another directory for the copy"
-
-// remove removes the directory, if there is one.
-func (d *tempDir) remove() error {
-	if d == nil {
-		return nil
-	}
-	d.stop()
-	return d.removeAll()
-}
-
-func (d *tempDir) removeAll() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return os.RemoveAll(d.path)
-}
 
 // A copier copies a Badger directory beside the CA that writes to it, into one
 // directory.

@@ -26,7 +26,8 @@ type cursor interface {
 	next() bool
 	order() []byte // of the entry: what the database sorts entries by
 	key() []byte
-	// value calls fn with the value, which is empty if it has more than maxValue.
+	// value calls fn with the value. An error of its own is errNoValue or says
+	// that the value is damaged.
 	value(fn func([]byte) error) error
 	close()
 }
@@ -46,9 +47,11 @@ func (f localFiles) each(ctx context.Context, fn func(*row) error) error {
 	}
 	defer revoked.close()
 	var r row
-	add := func(der []byte) error {
-		r.der = der
-		return fn(&r)
+	var stopped error
+	take := func(der []byte) error {
+		r.der, r.err = der, nil
+		stopped = fn(&r)
+		return stopped
 	}
 	for more := revoked.next(); certs.next(); {
 		if ctx.Err() != nil {
@@ -59,8 +62,12 @@ func (f localFiles) each(ctx context.Context, fn func(*row) error) error {
 			more = revoked.next()
 		}
 		r.key, r.revoked = certs.key(), more && bytes.Equal(revoked.order(), here)
-		if err := certs.value(add); err != nil {
-			return problem.Wrap(err, "reading the certificate %.64q in the CA's database", r.key)
+		if err := certs.value(take); err != nil && stopped == nil {
+			r.der, r.err = nil, err
+			stopped = fn(&r)
+		}
+		if stopped != nil {
+			return stopped
 		}
 	}
 	return nil

@@ -12,12 +12,14 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/smallstep/certificates/db"
 	"github.com/smallstep/nosql"
 )
 
-// TestMain is also the process that TestBadgerLog and TestMySQLLog start.
+// TestMain is also the process that TestBadgerLog and TestMySQLLog start. Otherwise
+// it makes sure that the tests leave no temporary files, such as copies.
 func TestMain(m *testing.M) {
 	if kind := os.Getenv("TEST_LOG"); kind != "" {
 		if err := use(kind, os.Getenv("TEST_LOG_SOURCE"), os.Getenv("TEST_LOG_STEP")); err != nil {
@@ -26,7 +28,28 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	tmp, err := os.MkdirTemp("", "step-revoke-test-")
+	if err == nil {
+		err = os.Chmod(tmp, 0o755) // for database servers
+	}
+	if err := errors.Join(err, os.Setenv("TMPDIR", tmp)); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	for wait := time.Now().Add(10 * time.Second); ; {
+		left, _ := os.ReadDir(tmp)
+		if len(left) == 0 {
+			break
+		}
+		if time.Now().After(wait) {
+			fmt.Println("left:", left)
+			code = 1
+			break
+		}
+	}
+	_ = os.RemoveAll(tmp)
+	os.Exit(code)
 }
 
 // use makes a database of Badger, or opens it twice and writes to standard error

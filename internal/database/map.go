@@ -26,6 +26,7 @@ type batch struct {
 // buffer of its batch.
 type span struct {
 	key, der, data int
+	err            error
 	revoked, has   bool // has: the data came with the row
 }
 
@@ -35,7 +36,7 @@ func (b *batch) add(r *row) {
 	b.buffer = append(append(append(b.buffer, r.key...), r.der...), r.data...)
 	end := len(b.buffer)
 	b.rows = append(b.rows, span{
-		key: end - len(r.data) - len(r.der), der: end - len(r.data), data: end, revoked: r.revoked, has: r.data != nil,
+		key: end - len(r.data) - len(r.der), der: end - len(r.data), data: end, err: r.err, revoked: r.revoked, has: r.data != nil,
 	})
 }
 
@@ -44,7 +45,7 @@ func (b *batch) each(s *Snapshot, look func(*Issued) bool) {
 	i, start := Issued{from: s}, 0
 	for _, r := range b.rows {
 		i.Serial, i.DER, i.data = string(b.buffer[start:r.key]), b.buffer[r.key:r.der:r.der], nil
-		if i.Revoked = r.revoked; r.has {
+		if i.Err, i.Revoked = r.err, r.revoked; r.has {
 			i.data = b.buffer[r.der:r.data:r.data]
 		}
 		if start = r.data; !look(&i) {

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"os"
 	"sync"
 	"time"
 
@@ -24,9 +25,11 @@ const (
 	sshHostsTable  = "ssh_hosts"
 )
 
-// maxValue is how many bytes of a record are read: a certificate, or what
-// x509_certs_data has of it. What has more reads as empty.
+// maxValue is how many bytes the value of a record may have.
 const maxValue = 1 << 20
+
+// errNoValue is what reading any other is.
+var errNoValue = problem.New("the record has no value of at most 1 MiB")
 
 // A Reading says how a database is read.
 type Reading struct {
@@ -67,6 +70,7 @@ type source interface {
 // A row is what the tables have of one certificate.
 type row struct {
 	key, der []byte
+	err      error // why there is no der
 	revoked  bool
 	data     []byte // of x509_certs_data, where it comes with the row
 }
@@ -113,6 +117,10 @@ func (s *Snapshot) open(cfg *db.Config, how Reading) error {
 	default:
 		from := *cfg
 		if s.copied != nil {
+			if !s.copied.hold() {
+				return problem.ErrInterrupted
+			}
+			defer s.copied.release()
 			if err := newCopier(cfg, s.copied.path).run(s.ctx); err != nil {
 				return err
 			}
@@ -155,41 +163,56 @@ func (s *Snapshot) checkOurs() error {
 	})
 }
 
+// interruptedGrace is how long Close waits after the context has ended: a little
+// less than the process has.
+const interruptedGrace = 4 * time.Second
+
 // Close removes the copy, if there is one, and closes the database. If that takes
-// longer than 20 seconds, or the context has ended, the database is left closing
-// in the background.
+// longer than 20 seconds, or than 4 since the context has ended, the database is
+// left closing in the background.
 func (s *Snapshot) Close() error {
-	removed := s.copied.remove()
 	closed := make(chan error, 1)
-	go func() {
-		s.busy.Wait()
-		var err error
-		if s.source != nil {
-			err = s.source.close()
-		}
-		if s.copied != nil { // Badger misses the directory, and Windows has not removed what was open
-			err = s.copied.remove()
-		}
-		closed <- err
-	}()
+	if s.copied != nil {
+		_ = s.copied.end()
+	}
+	go func() { closed <- s.close() }()
+	interrupted := make(chan struct{})
+	stop := context.AfterFunc(s.ctx, func() { time.AfterFunc(interruptedGrace, func() { close(interrupted) }) })
+	defer stop()
 	select {
 	case err := <-closed:
 		if err != nil {
 			return problem.New("closing the CA's database: %w", err)
 		}
 		return nil
-	case <-s.ctx.Done():
-		return removed
+	case <-interrupted:
+		if s.copied != nil {
+			_ = os.RemoveAll(s.copied.path)
+		}
+		return problem.ErrInterrupted
 	case <-time.After(closeTimeout):
 		return problem.New("the CA's database does not close").
 			Hint("STEPDEBUG=1 shows what it says; step-ca repairs it when it starts")
 	}
 }
 
+// close closes the database when nothing uses it any more.
+func (s *Snapshot) close() (err error) {
+	s.busy.Wait()
+	if s.source != nil {
+		err = s.source.close()
+	}
+	if s.copied != nil { // Badger misses the directory, and Windows has not removed what was open
+		err = s.copied.end()
+	}
+	return err
+}
+
 // Issued is a certificate on record. It is only valid while look (Map) runs.
 type Issued struct {
 	Serial  string // the key of its record, as it stands there: a decimal number, if step-ca has made it
-	DER     []byte // as it stands there; empty if it has more than 1 MiB
+	DER     []byte // as it stands there; nothing has checked it
+	Err     error  // why there is no DER: the record is damaged, or has more than 1 MiB
 	Revoked bool   // revoked_x509_certs has this key
 	data    []byte
 	from    *Snapshot
@@ -302,7 +325,7 @@ func (r readOnly) Get(table, key []byte) ([]byte, error) {
 	return value, err
 }
 
-// List returns a table, in which values have at most 1 MiB: others are empty.
+// List returns a table.
 func (r readOnly) List(table []byte) ([]*nosqldb.Entry, error) {
 	var entries []*nosqldb.Entry
 	s := r.from

@@ -74,12 +74,17 @@ func (s *server) begin(ctx context.Context, w *watch) (err error) {
 	if s.tx, err = s.pool.BeginTx(s.ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}); err != nil {
 		return err
 	}
-	return s.query(ctx, w, func(rows *sql.Rows) error {
+	err = s.query(ctx, w, func(rows *sql.Rows) error {
 		var table string
 		err := rows.Scan(&table)
 		s.tables = append(s.tables, table)
 		return err
 	}, "SELECT table_name FROM information_schema.tables WHERE table_schema = "+s.dialect.schema)
+	if err != nil || !slices.Contains(s.tables, certsTable) {
+		return err
+	}
+	// MySQL's transaction sees the state of the first statement about its own tables.
+	return s.query(ctx, w, func(*sql.Rows) error { return nil }, "SELECT 1 FROM "+certsTable+" LIMIT 1")
 }
 
 // close leaves the rollback to the background: the server may not answer.
@@ -128,7 +133,8 @@ var (
 	errServerBusy = problem.New("the CA's database server is still answering another request")
 )
 
-// query calls fn for each row of the answer, as it arrives.
+// query calls fn for each row of the answer, as it arrives. An error of fn ends
+// the transaction: what is left of the answer is not waited for.
 func (s *server) query(ctx context.Context, w *watch, fn func(*sql.Rows) error, statement string, args ...any) error {
 	w.begin()
 	rows, err := s.tx.QueryContext(ctx, statement, args...)
@@ -139,7 +145,7 @@ func (s *server) query(ctx context.Context, w *watch, fn func(*sql.Rows) error, 
 	for rows.Next() {
 		w.end() // fn may take its time
 		if err := fn(rows); err != nil {
-			s.end() // what is left of the answer is not waited for
+			s.end()
 			return err
 		}
 		w.begin()
@@ -173,7 +179,11 @@ func (s *server) each(ctx context.Context, fn func(*row) error) error {
 			if err := rows.Scan(&key, &der, &r.revoked, &data); err != nil {
 				return err
 			}
-			if r.key, r.der, r.data = key, der, data; data == nil {
+			r.key, r.der, r.err = key, der, nil
+			if der == nil {
+				r.err = errNoValue
+			}
+			if r.data = data; data == nil { // do not ask for it
 				r.data = []byte{}
 			}
 			return fn(&r)
@@ -195,6 +205,9 @@ func (s *server) scan(ctx context.Context, table string, values bool, fn func(ke
 			if err := rows.Scan(&key, &value); err != nil {
 				return err
 			}
+			if values && value == nil {
+				return errNoValue
+			}
 			return fn(key, value)
 		}, "SELECT nkey, "+column+" FROM "+s.dialect.name(table))
 	})
@@ -204,15 +217,16 @@ func (s *server) get(ctx context.Context, table, key string) (value []byte, err 
 	if !slices.Contains(s.tables, table) {
 		return nil, nil
 	}
+	found := false
 	err = s.do(ctx, func(ctx context.Context, w *watch) error {
 		return s.query(ctx, w, func(rows *sql.Rows) error {
-			err := rows.Scan(&value)
-			if value == nil {
-				value = []byte{}
-			}
-			return err
+			found = true
+			return rows.Scan(&value)
 		}, "SELECT "+bounded("nvalue")+" FROM "+s.dialect.name(table)+" WHERE nkey = "+s.dialect.parameter, []byte(key))
 	})
+	if err == nil && found && value == nil {
+		err = errNoValue
+	}
 	return value, err
 }
 

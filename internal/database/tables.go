@@ -2,10 +2,11 @@ package database
 
 import (
 	"encoding/binary"
-	"io"
 	"os"
 	"path/filepath"
 
+	badger2 "github.com/dgraph-io/badger/v2"
+	"github.com/dgraph-io/badger/v2/options"
 	"github.com/dgraph-io/badger/v2/pb"
 	"github.com/dgraph-io/badger/v2/y"
 
@@ -13,24 +14,26 @@ import (
 )
 
 // checkTables makes sure that the ends of the tables of a Badger v2 directory are
-// what they were when they were written: where they are not, Badger ends the
-// program (table/table.go, initIndex). Other errors are left to it.
+// as they were written: where they are not, Badger may end the program, which no
+// recover prevents (table/table.go, initIndex). Other errors are left to it. Of v1
+// the manifest has checksums, which Badger checks.
 func checkTables(dir string) error {
-	manifest, err := os.Open(filepath.Join(dir, manifestName))
+	file, err := os.Open(filepath.Join(dir, manifestName))
 	if err != nil {
 		return nil
 	}
-	defer manifest.Close()
-	ids, _, err := tableIDs(manifest, true)
+	defer file.Close()
+	manifest, _, err := badger2.ReplayManifestFile(file)
 	if err != nil {
 		return nil
 	}
-	for _, id := range ids {
+	for id, table := range manifest.Tables {
 		file, err := os.Open(filepath.Join(dir, tableName(id)))
 		if err != nil {
 			return nil
 		}
-		good := checkTable(file)
+		plain := table.Compression == options.None && table.KeyID == 0 // as all of step-ca's own
+		good := checkTable(file, plain)
 		_ = file.Close()
 		if !good {
 			return problem.New("%w: the table %s is not as it was written", errDamaged, tableName(id))
@@ -39,35 +42,64 @@ func checkTables(dir string) error {
 	return nil
 }
 
-// checkTable checks the index of a table. From its end the file has: the length
-// of the checksum in four bytes, the checksum, the length of the index in four
-// bytes, the index.
-func checkTable(file *os.File) bool {
+// checkTable checks the index of a table and, if that is plain, the last block,
+// which Badger reads when it opens the table (table/builder.go, Finish).
+func checkTable(file *os.File, plain bool) bool {
 	info, err := file.Stat()
 	if err != nil {
 		return false
 	}
-	end := info.Size()
-	last := func(n int64) []byte {
-		if n > end || err != nil {
-			err = io.ErrUnexpectedEOF
-			return nil
-		}
-		end -= n
-		part := make([]byte, n)
-		_, err = file.ReadAt(part, end)
-		return part
-	}
-	length := func() int64 {
-		if part := last(4); err == nil {
-			return int64(binary.BigEndian.Uint32(part))
-		}
-		return 0
-	}
-	var checksum pb.Checksum
-	if sum := last(length()); err != nil || checksum.Unmarshal(sum) != nil {
+	end := tail{file, info.Size()}
+	sum, ok := end.field()
+	if !ok {
 		return false
 	}
-	index := last(length())
-	return err == nil && len(index) > 0 && y.VerifyChecksum(index, &checksum) == nil
+	index, ok := end.field()
+	if !ok || !matches(index, sum) {
+		return false
+	}
+	var table pb.TableIndex
+	if table.Unmarshal(index) != nil || len(table.Offsets) == 0 {
+		return false
+	}
+	if !plain {
+		return true
+	}
+	begin := int64(table.Offsets[len(table.Offsets)-1].Offset)
+	if sum, ok = end.field(); !ok || begin > end.size {
+		return false
+	}
+	block, ok := end.last(end.size - begin)
+	return ok && matches(block, sum)
+}
+
+func matches(data, sum []byte) bool {
+	var checksum pb.Checksum
+	return checksum.Unmarshal(sum) == nil && y.VerifyChecksum(data, &checksum) == nil
+}
+
+// A tail is a file that is read from its end.
+type tail struct {
+	file *os.File
+	size int64 // of what is left
+}
+
+// last returns the last n bytes.
+func (t *tail) last(n int64) ([]byte, bool) {
+	if n > t.size {
+		return nil, false
+	}
+	t.size -= n
+	part := make([]byte, n)
+	_, err := t.file.ReadAt(part, t.size)
+	return part, err == nil
+}
+
+// field returns what stands before its own length in four bytes.
+func (t *tail) field() ([]byte, bool) {
+	length, ok := t.last(4)
+	if !ok {
+		return nil, false
+	}
+	return t.last(int64(binary.BigEndian.Uint32(length)))
 }
