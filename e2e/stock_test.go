@@ -10,10 +10,12 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -49,6 +51,7 @@ type stock struct {
 	entries      map[string]string // table/key to value
 	provisioners []any             // of ca.json, besides admin
 	certs        []*stocked
+	root, issuer *x509.Certificate // of the CA: older than the certificates that expired
 }
 
 // A stocked is a certificate of the table.
@@ -107,8 +110,7 @@ func parseStock(table string) (list []*stocked) {
 type stockMaker struct {
 	*stock
 	ca        *scriptCA
-	jwk       *jose.JSONWebKey // of all JWK provisioners
-	issuer    *x509.Certificate
+	jwks      map[string]*jose.JSONWebKey // of JWK provisioners
 	issuerKey crypto.Signer
 }
 
@@ -128,7 +130,9 @@ func (m *stockMaker) run() error {
 	if err != nil {
 		return err
 	}
-	maps.DeleteFunc(stored, func(key, _ string) bool { return !strings.HasPrefix(key, "x509_certs/") && !strings.HasPrefix(key, "x509_certs_data/") })
+	maps.DeleteFunc(stored, func(key, _ string) bool { // the tables stay, and what is in these
+		return strings.Contains(key, "/") && !strings.HasPrefix(key, "x509_certs/") && !strings.HasPrefix(key, "x509_certs_data/")
+	})
 	maps.Copy(m.entries, stored)
 	return nil
 }
@@ -139,7 +143,7 @@ func (m *stockMaker) init() error {
 	if err != nil {
 		return err
 	}
-	m.entries, m.ca.address = map[string]string{}, freeAddress()
+	m.entries, m.ca.address, m.ca.fingerprint = map[string]string{}, freeAddress(), t.fingerprint
 	if err := m.ca.configure(templateAddress, m.ca.address); err != nil {
 		return err
 	}
@@ -147,31 +151,83 @@ func (m *stockMaker) init() error {
 	if err != nil {
 		return err
 	}
-	if m.jwk, err = jose.ParseKey(key); err != nil {
-		return err
-	}
-	if m.issuer, err = m.ca.issuerCertificate(); err != nil {
-		return err
-	}
-	if m.issuerKey, err = m.ca.issuerKey(); err != nil {
-		return err
-	}
-	root, err := os.ReadFile(filepath.Join(m.ca.dir, "certs", "root_ca.crt"))
+	admin, err := jose.ParseKey(key)
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{"ops", "OPS", "quiet", "late"} {
-		m.provisioners = append(m.provisioners, map[string]any{"type": "JWK", "name": name, "key": m.jwk.Public(), "claims": map[string]bool{
+	m.jwks = map[string]*jose.JSONWebKey{"admin": admin}
+	if m.issuerKey, err = m.ca.issuerKey(); err != nil {
+		return err
+	}
+	if err := m.reissue(); err != nil {
+		return err
+	}
+	for _, name := range []string{"ops", "OPS", "quiet", "late", "gone"} {
+		jwk, err := jose.GenerateJWK("EC", "P-256", "ES256", "sig", "", 0)
+		if err != nil {
+			return err
+		}
+		if m.jwks[name] = jwk; name == "gone" {
+			continue
+		}
+		public := jwk.Public()
+		m.provisioners = append(m.provisioners, map[string]any{"type": "JWK", "name": name, "key": &public, "claims": map[string]bool{
 			"allowRenewalAfterExpiry": name == "late", "disableSmallstepExtensions": name == "quiet",
 		}})
 	}
+	root := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: m.root.Raw})
 	m.provisioners = append(m.provisioners, map[string]any{"type": "X5C", "name": "devices", "roots": root}, map[string]any{"type": "ACME", "name": "web"})
+	if err := m.adopt(m.ca); err != nil {
+		return err
+	}
 	if err := m.ca.change(m.configure); err != nil {
 		return err
 	}
 	_, port, _ := net.SplitHostPort(freeAddress())
 	m.ca.flags = []string{"--insecure", "--acme-http-port", port}
 	return m.ca.start()
+}
+
+// reissue makes the CA's own certificates older.
+func (m *stockMaker) reissue() error {
+	rootKey, err := pemutil.Read(filepath.Join(m.ca.dir, "secrets", "root_ca_key"), pemutil.WithPasswordFile(filepath.Join(m.ca.dir, "password")))
+	if err != nil {
+		return err
+	}
+	old := time.Now().Add(-1000 * time.Hour)
+	renewed := func(name string, parent *x509.Certificate, public crypto.PublicKey) (*x509.Certificate, error) {
+		cert, err := certificateIn(filepath.Join(m.ca.dir, "certs", name))
+		if err != nil {
+			return nil, err
+		}
+		cert.NotBefore = old
+		if parent == nil {
+			parent = cert
+		}
+		der, err := x509.CreateCertificate(rand.Reader, cert, parent, public, rootKey)
+		if err != nil {
+			return nil, err
+		}
+		return x509.ParseCertificate(der)
+	}
+	if m.root, err = renewed("root_ca.crt", nil, rootKey.(crypto.Signer).Public()); err == nil {
+		m.issuer, err = renewed("intermediate_ca.crt", m.root, m.issuerKey.Public())
+	}
+	return err
+}
+
+// adopt gives a CA the older certificates.
+func (s *stock) adopt(ca *scriptCA) error {
+	for name, cert := range map[string]*x509.Certificate{"root_ca.crt": s.root, "intermediate_ca.crt": s.issuer} {
+		text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})
+		if err := os.WriteFile(filepath.Join(ca.dir, "certs", name), text, 0o600); err != nil {
+			return err
+		}
+	}
+	sum := sha256.Sum256(s.root.Raw)
+	was := ca.fingerprint
+	ca.fingerprint = hex.EncodeToString(sum[:])
+	return ca.configure(was, ca.fingerprint)
 }
 
 // configure gives a CA the provisioners of the stock.
@@ -279,7 +335,7 @@ func (m *stockMaker) token(s *stocked) (string, error) {
 	}
 	claims["sans"] = sans
 	options := new(jose.SignerOptions).WithType("JWT")
-	key := jose.SigningKey{Algorithm: jose.SignatureAlgorithm(m.jwk.Algorithm), Key: m.jwk}
+	key := jose.SigningKey{Algorithm: jose.ES256, Key: m.jwks[s.how]}
 	if s.how == "devices" {
 		device, err := newKey("ecdsa")
 		if err != nil {
@@ -414,7 +470,10 @@ func (m *stockMaker) sign(s *stocked) error {
 	if len(s.sans) > 0 {
 		template.ExtraExtensions = append(template.ExtraExtensions, extensionOf(s.sans))
 	}
-	kid := m.jwk.KeyID
+	var kid string
+	if s.of != "" {
+		kid = m.jwks[s.of].KeyID
+	}
 	if _, without := s.options["noext"]; s.of != "" && !without {
 		value, err := asn1.Marshal(struct {
 			Type         int
@@ -481,9 +540,14 @@ func (s *stock) fill(ts *testscript.TestScript, ca *scriptCA) error {
 	if err := ca.change(s.configure); err != nil {
 		return err
 	}
+	if err := s.adopt(ca); err != nil {
+		return err
+	}
+	ts.Setenv(ca.name+"_fingerprint", ca.fingerprint)
+	issuer := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.issuer.Raw})
 	for _, c := range s.certs {
 		ts.Setenv(c.name, c.cert.SerialNumber.String())
-		chain := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.cert.Raw})
+		chain := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.cert.Raw}), issuer...)
 		key, err := pemutil.Serialize(c.key)
 		if err != nil {
 			return err
@@ -497,20 +561,27 @@ func (s *stock) fill(ts *testscript.TestScript, ca *scriptCA) error {
 	return ca.put(s.entries)
 }
 
-// put writes entries into the database of a stopped CA, with step-ca's own code.
+// put writes entries into the database of a stopped CA, as step-ca would.
 func (ca *scriptCA) put(entries map[string]string) error {
 	var config struct{ DB *db.Config }
 	if err := readJSON(filepath.Join(ca.dir, "config", "ca.json"), &config); err != nil {
 		return err
 	}
+	switch config.DB.Type {
+	case "badger":
+		return writeBadger1(config.DB.DataSource, entries)
+	case "badgerv2":
+		return writeBadger(config.DB.DataSource, entries)
+	}
 	opened, err := db.New(config.DB)
 	if err != nil {
 		return err
 	}
-	for key, value := range entries {
-		table, key, _ := strings.Cut(key, "/")
-		if err := opened.(*db.DB).Set([]byte(table), []byte(key), []byte(value)); err != nil {
-			return err
+	for path, value := range entries {
+		if table, key, _ := strings.Cut(path, "/"); key != "" {
+			if err := opened.(*db.DB).Set([]byte(table), []byte(key), []byte(value)); err != nil {
+				return err
+			}
 		}
 	}
 	return opened.Shutdown()
