@@ -149,7 +149,7 @@ func (c *choice) sayStrays(ctx context.Context, snapshot *database.Snapshot) err
 	named := 0
 	for _, key := range keys {
 		serial, ok := meantBy(key)
-		if _, chosen := c.list.Find(serial); !ok || !chosen {
+		if _, chosen := c.list.Find(serial); !ok || !chosen || c.revoked[serial] {
 			continue
 		}
 		if named++; named > maxNamed {
