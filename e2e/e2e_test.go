@@ -24,7 +24,8 @@
 //	    authority of the CA with this name, which must run. With version= it runs
 //	    another step-ca, which tools/VERSION/go.mod pins. With stock it
 //	    has issued the certificates in testdata/where/certificates, has the
-//	    provisioners in it, and sets $NAME of all; NAME.crt and NAME.key are in $WORK.
+//	    provisioners in it, and sets $NAME and $NAME_hex of all; NAME.crt, with the
+//	    intermediate certificate, and NAME.key are in $WORK.
 //	ca start [options of init]
 //	    Start step-ca and return when it serves; its log is $WORK/ca.log.
 //	ca stop, ca restart

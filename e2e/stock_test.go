@@ -547,6 +547,7 @@ func (s *stock) fill(ts *testscript.TestScript, ca *scriptCA) error {
 	issuer := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.issuer.Raw})
 	for _, c := range s.certs {
 		ts.Setenv(c.name, c.cert.SerialNumber.String())
+		ts.Setenv(c.name+"_hex", c.cert.SerialNumber.Text(16))
 		chain := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.cert.Raw}), issuer...)
 		key, err := pemutil.Serialize(c.key)
 		if err != nil {
