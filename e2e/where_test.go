@@ -169,7 +169,7 @@ func cmdOnlyRecorded(ts *testscript.TestScript, neg bool, names []string) {
 	}
 	for key := range stored {
 		serial, ok := strings.CutPrefix(key, "revoked_x509_certs/")
-		if _, wanted := want[serial]; ok && strings.Trim(serial, "0123456789") == "" && serial != "" && !wanted {
+		if _, wanted := want[serial]; ok && regexp.MustCompile("^[1-9][0-9]*$").MatchString(serial) && !wanted {
 			ts.Fatalf("the CA's database holds a revocation of %s", serial)
 		}
 		delete(want, serial)
