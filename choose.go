@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"iter"
 	"math/big"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/smallstep/cli-utils/step"
 
 	"github.com/step-plugins/step-revoke-plugin/internal/database"
 	"github.com/step-plugins/step-revoke-plugin/internal/journal"
@@ -180,7 +183,7 @@ func (c *choice) sayStrays(ctx context.Context, snapshot *database.Snapshot) err
 	named := 0
 	for _, key := range keys {
 		serial, ok := meantBy(key)
-		if _, chosen := c.list.Find(serial); !ok || !chosen {
+		if _, chosen := c.list.Find(serial); !ok || !chosen || c.revoked[serial] {
 			continue
 		}
 		if named++; named > maxNamed {
@@ -322,7 +325,11 @@ func (r *report) sayBeside(ctx context.Context) (err error) {
 			shown += ", …"
 		}
 		ui.Warn("%s the key of what was revoked, and %s still good: %s", ui.Count(len(good), "other certificate has", "other certificates have"), isOrAre(len(good)), shown)
-		ui.Hint("step revoke --offline --where " + strings.Join(s.query.Terms(), " --where ") + " revokes what has the same key")
+		command := "step revoke --offline --where " + strings.Join(s.query.Terms(), " --where ")
+		if o.configFile != filepath.Join(step.BasePath(), "config", "ca.json") {
+			command += " --ca-config " + shellQuote(o.configFile)
+		}
+		ui.Hint(command + " revokes what has the same key")
 	}
 	return nil
 }

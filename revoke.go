@@ -212,7 +212,7 @@ func checkMax(o *options, list *target.List) error {
 		return nil
 	}
 	return problem.WithCode(problem.Usage, "%s to be revoked, more than the %s of --max", ui.Count(len(list.All), "certificate is", "certificates are"), ui.Number(o.max)).
-		Hint("--dry-run shows them")
+		Hint("--dry-run without --max shows them")
 }
 
 // saySource says how many certificates the file of --from names.

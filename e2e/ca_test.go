@@ -40,6 +40,7 @@ type scriptCA struct {
 	name, dir   string
 	env         []string
 	version     string    // of step-ca; empty: the one that is in $PATH
+	flags       []string  // of step-ca, more than it always has
 	issuer      *scriptCA // the CA behind a registration authority
 	address     string    // host:port
 	fingerprint string
@@ -161,7 +162,7 @@ func (ca *scriptCA) start() error {
 	if ca.issuer != nil {
 		args = append(args, "--issuer-password-file", filepath.Join(ca.issuer.dir, "provisioner-password"))
 	}
-	cmd := exec.Command(program, append(args, filepath.Join(ca.dir, "config", "ca.json"))...)
+	cmd := exec.Command(program, append(append(args, ca.flags...), filepath.Join(ca.dir, "config", "ca.json"))...)
 	cmd.Env, cmd.Dir = ca.env, ca.dir
 	ca.owner.run(cmd)
 	out, err := cmd.StderrPipe()

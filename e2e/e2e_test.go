@@ -11,7 +11,7 @@
 //
 // A CA:
 //
-//	ca init [crl] [remote] [ssh] [db=badger|bbolt|postgresql|mysql|none] [ra=NAME] [version=VERSION]
+//	ca init [crl] [remote] [ssh] [stock] [db=badger|bbolt|postgresql|mysql|none] [ra=NAME] [version=VERSION]
 //	    Make a CA with step ca init. With crl it makes a new CRL at each revocation;
 //	    remote is remote management; with ssh it signs SSH certificates too. The database is Badger v2, unless db= says
 //	    otherwise: badger is Badger v1, and postgresql and mysql are a database of
@@ -22,7 +22,10 @@
 //	    provisioner-key (the key itself, which saves the time that passwords take).
 //	    Sets $ca_url, $ca_fingerprint and $ca_kid. With ra= it is a registration
 //	    authority of the CA with this name, which must run. With version= it runs
-//	    another step-ca, which tools/VERSION/go.mod pins.
+//	    another step-ca, which tools/VERSION/go.mod pins. With stock it
+//	    has issued the certificates in testdata/where/certificates, has the
+//	    provisioners in it, and sets $NAME and $NAME_hex of all; NAME.crt, with the
+//	    intermediate certificate, and NAME.key are in $WORK.
 //	ca start [options of init]
 //	    Start step-ca and return when it serves; its log is $WORK/ca.log.
 //	ca stop, ca restart
@@ -83,6 +86,18 @@
 //	    Ask the CA's database server; the rows of the answer become stdout.
 //	foreign badger|bbolt PATH
 //	    Make a database that is not one of step-ca.
+//
+//	answers [FLAGS...]
+//	    Ask the questions in testdata/where/questions in dry runs of the plugin with
+//	    these flags. The answers must be those that stand there.
+//	only-recorded [NAME...]
+//	    The CA's database holds revocations of these certificates of the stock, of
+//	    those that were revoked before, and no others.
+//	only-refused [NAME...]
+//	    The CA renews all certificates of the stock but these, and those that were
+//	    revoked or stuck before.
+//	put TABLE/KEY FILE
+//	    Store what is in a file in the database of a stopped CA.
 //
 // What the plugin prints and writes:
 //
@@ -372,6 +387,11 @@ func scriptParams(dir string) testscript.Params {
 			"journaled": cmdJournaled,
 			"lines":     cmdLines,
 			"serials":   cmdSerials,
+
+			"answers":       cmdAnswers,
+			"only-recorded": cmdOnlyRecorded,
+			"only-refused":  cmdOnlyRefused,
+			"put":           cmdPut,
 
 			"await":  cmdAwait,
 			"faults": cmdFaults,

@@ -140,8 +140,8 @@ func (ca *scriptCA) register() (*template, error) {
 // initOptions are those of ca init. An empty string is an option that is not
 // given.
 type initOptions struct {
-	crl, remote, ssh bool
-	db, ra, version  string
+	crl, remote, ssh, stock bool
+	db, ra, version         string
 }
 
 func parseInit(args []string) (o initOptions, err error) {
@@ -153,6 +153,8 @@ func parseInit(args []string) (o initOptions, err error) {
 			o.remote = true
 		case "ssh":
 			o.ssh = true
+		case "stock":
+			o.stock = true
 		case "db":
 			o.db = value
 		case "ra":
@@ -193,7 +195,14 @@ func (ca *scriptCA) init(ts *testscript.TestScript, args []string) error {
 	}
 	ts.Setenv(ca.name+"_fingerprint", t.fingerprint)
 	ts.Setenv(ca.name+"_kid", t.kid)
-	return ca.moveTo(ts, freeAddress())
+	if err := ca.moveTo(ts, freeAddress()); err != nil || !o.stock {
+		return err
+	}
+	s, err := theStock()
+	if err != nil {
+		return err
+	}
+	return s.fill(ts, ca)
 }
 
 // change changes the CA's ca.json.

@@ -360,5 +360,5 @@ func cmdExpired(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(ca.stop())
 		defer func() { ts.Check(ca.start()) }()
 	}
-	ts.Check(writeBadger(filepath.Join(ca.dir, "db"), "x509_certs", serial.String(), der))
+	ts.Check(writeBadger(filepath.Join(ca.dir, "db"), map[string]string{"x509_certs/" + serial.String(): string(der)}))
 }

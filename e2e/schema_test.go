@@ -78,6 +78,8 @@ func isString(v any) bool {
 var formats = map[string]*regexp.Regexp{
 	"serial":    regexp.MustCompile(`^[1-9][0-9]*$`),
 	"time":      regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$`),
+	"notBefore": regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$`),
+	"root":      regexp.MustCompile(`^[0-9a-f]{64}$`),
 	"notAfter":  regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$`),
 	"requestId": regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`),
 }

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	badger1 "github.com/dgraph-io/badger"
 	"github.com/dgraph-io/badger/v2"
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.etcd.io/bbolt"
@@ -135,18 +136,37 @@ func readBadger(dir string) (map[string]string, error) {
 	})
 }
 
-// writeBadger stores an entry as step-ca would.
-func writeBadger(dir, table, key string, value []byte) error {
+// writeBadger stores entries as step-ca would, table/key to value.
+func writeBadger(dir string, entries map[string]string) error {
 	db, err := badger.Open(badger.DefaultOptions(dir).WithLogger(nil))
 	if err != nil {
 		return err
 	}
-	var path []byte
-	for _, part := range []string{table, key} {
-		path = append(binary.LittleEndian.AppendUint16(path, uint16(len(part))), part...)
-	}
-	err = db.Update(func(txn *badger.Txn) error { return txn.Set(path, value) })
+	err = db.Update(func(txn *badger.Txn) error { return setAll(entries, txn.Set) })
 	return errors.Join(err, db.Close())
+}
+
+// writeBadger1 does the same with version 1.
+func writeBadger1(dir string, entries map[string]string) error {
+	db, err := badger1.Open(badger1.DefaultOptions(dir).WithLogger(nil))
+	if err != nil {
+		return err
+	}
+	err = db.Update(func(txn *badger1.Txn) error { return setAll(entries, txn.Set) })
+	return errors.Join(err, db.Close())
+}
+
+func setAll(entries map[string]string, set func(key, value []byte) error) error {
+	for path, value := range entries {
+		var key []byte
+		for _, part := range strings.SplitN(path, "/", 2) {
+			key = append(binary.LittleEndian.AppendUint16(key, uint16(len(part))), part...)
+		}
+		if err := set(key, []byte(value)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func readBbolt(file string) (map[string]string, error) {

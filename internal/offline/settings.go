@@ -116,17 +116,12 @@ func renewsAfterExpiry(p provisioner.Interface, global *provisioner.Claims) (boo
 
 // AfterExpiry tells whether step-ca renews a certificate after it has expired. It
 // asks the provisioner with the ID that the database has for the certificate, else
-// the one that the certificate names; one that names none can always be renewed
-// (authority/provisioners.go, LoadProvisionerByCertificate).
+// the one that the certificate names. Where neither names one that the CA has, it
+// renews only what has not expired (authority/authorize.go, AuthorizeRenewToken).
 func (r *Renewal) AfterExpiry(cert *x509.Certificate, id string) bool {
 	if after, known := r.byID[id]; known {
 		return after
 	}
-	for _, e := range cert.Extensions {
-		if e.Id.Equal(provisioner.StepOIDProvisioner) {
-			named, _ := provisioner.GetProvisionerExtension(cert)
-			return named != nil && r.byName[named.Name]
-		}
-	}
-	return true
+	named, _ := provisioner.GetProvisionerExtension(cert)
+	return named != nil && r.byName[named.Name]
 }
