@@ -25,14 +25,15 @@ import (
 
 // A choice is what came of a query of the CA's database.
 type choice struct {
-	list    target.List // what was asked for, and is to be acted on
-	others  target.List // all others that match
-	looked  int         // certificates in the database
-	good    int         // those that match and can still do harm
-	revoked int         // those that match and are revoked
-	expired int         // those that match, are not revoked, and cannot be renewed any more
-	corrupt []string    // the first records that cannot be read, and why
-	broken  int         // how many there are
+	list    target.List            // what was asked for, and is to be acted on
+	others  target.List            // all others that match
+	looked  int                    // certificates in the database
+	good    int                    // those that match and can still do harm
+	revoked int                    // those that match and are revoked
+	safe    map[target.Serial]bool // what is on list although it is revoked
+	expired int                    // those that match, are not revoked, and cannot be renewed any more
+	corrupt []string               // the first records that cannot be read, and why
+	broken  int                    // how many there are
 }
 
 // maxNamed is how many corrupt records, or certificates that a warning is about,
@@ -110,7 +111,7 @@ func choose(ctx context.Context, o *options, query target.Query) (c *choice, err
 	}
 	defer func() { err = problem.Default(errors.Join(err, s.Close()), problem.Failed) }()
 	s.query = query
-	c = &choice{}
+	c = &choice{safe: map[target.Serial]bool{}}
 	for m, err := range s.matches(ctx) {
 		if err != nil {
 			return nil, err
@@ -145,6 +146,9 @@ func (c *choice) add(o *options, m match) {
 		wanted = wanted || !o.releases()
 	}
 	if wanted {
+		if m.revoked {
+			c.safe[m.serial] = true
+		}
 		c.list.Add(m.serial, m.cert)
 	} else {
 		c.others.Add(m.serial, m.cert)
@@ -163,6 +167,7 @@ func (c *choice) takeHolds(from *database.DB) (err error) {
 		}
 		held := record != nil && record.ReasonCode == revocation.CertificateHold
 		if held {
+			c.safe[t.Serial] = true
 			c.list.Add(t.Serial, t.Cert)
 		}
 		return !held
@@ -183,7 +188,7 @@ func (c *choice) sayStrays(ctx context.Context, snapshot *database.Snapshot) err
 	named := 0
 	for _, key := range keys {
 		serial, ok := meantBy(key)
-		if _, chosen := c.list.Find(serial); !ok || !chosen || c.revoked[serial] {
+		if _, chosen := c.list.Find(serial); !ok || !chosen || c.safe[serial] {
 			continue
 		}
 		if named++; named > maxNamed {

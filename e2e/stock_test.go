@@ -139,7 +139,7 @@ func (m *stockMaker) run() error {
 
 // init starts the CA.
 func (m *stockMaker) init() error {
-	t, err := m.ca.copyTemplate(false)
+	t, err := m.ca.copyTemplate(initOptions{})
 	if err != nil {
 		return err
 	}
