@@ -106,13 +106,16 @@ func (r *report) end(err error) error {
 // cannot be written.
 func (r *report) Ended(o *revocation.Outcome) error {
 	o.Time, o.AuthorizedBy = time.Now().UTC(), r.authorizedBy
+	if r.options.dryRun {
+		o.Attempts = 0
+	}
 	r.count(o, 1)
 	if o.Status != revocation.NotAttempted {
 		r.progress.Add(o.Status == revocation.Failed || o.Status == revocation.Unknown)
 	}
 	// First of all to the journal: readers of the rest may keep it waiting.
 	var err error
-	if o.Status != revocation.NotAttempted && o.Status != revocation.Planned {
+	if o.Status != revocation.NotAttempted && !r.options.dryRun {
 		err = r.journal.Write(r.object(o))
 	}
 	r.sayOutcome(o)
@@ -182,6 +185,9 @@ func (r *report) sayOutcome(o *revocation.Outcome) {
 	case revocation.Released:
 		ui.Say("Certificate with Serial Number %s has been released.", serial)
 	case revocation.AlreadyRevoked:
+		if r.options.dryRun { // the table has its reason
+			return
+		}
 		ui.Say("Certificate with Serial Number %s was already revoked.", serial)
 		if o.Unanswered {
 			ui.Hint("perhaps by an earlier attempt of this run, which got no clear answer")
@@ -269,10 +275,20 @@ func (r *report) conclude(ctx context.Context, err error) error {
 	}
 	if ctx.Err() != nil {
 		err = errors.Join(dropInterrupted(err), problem.ErrInterrupted)
-	} else if r.counts[revocation.Failed]+r.counts[revocation.Unknown]+r.counts[revocation.NotAttempted] > 0 {
+	} else if r.notDone() > 0 {
 		err = errors.Join(err, errReported)
 	}
 	return errors.Join(err, r.journal.Close())
+}
+
+// notDone is how many certificates are not known to be what was asked for.
+func (r *report) notDone() (n int) {
+	for status, count := range r.counts {
+		if !status.Done() && status != revocation.Planned {
+			n += count
+		}
+	}
+	return n
 }
 
 // dropInterrupted leaves out what only says that the run was interrupted.
@@ -428,6 +444,8 @@ func (r *report) saySummary() {
 		{revocation.Revoked, !r.options.dryRun && !r.releases()},
 		{revocation.AlreadyRevoked, !r.options.dryRun && !r.releases()},
 		{revocation.Released, !r.options.dryRun && r.releases()},
+		{revocation.NotRevoked, false},
+		{revocation.NotListed, false},
 		{revocation.Failed, !r.options.dryRun},
 		{revocation.Unknown, false},
 		{revocation.NotAttempted, !r.options.dryRun},

@@ -450,12 +450,26 @@ func (d dryRun) Open(ctx context.Context, list *target.List) error {
 	return d.authority.Open(ctx, list)
 }
 
-// Revoke plans a revocation.
-func (d dryRun) Revoke(_ context.Context, req revocation.Request) revocation.Answer {
+// Revoke plans a revocation. Offline it looks whether there is anything left to do.
+func (d dryRun) Revoke(ctx context.Context, req revocation.Request) revocation.Answer {
 	if err := d.refuse(req.Serial); err != nil {
 		return revocation.Answer{Status: revocation.Failed, Err: err, Next: revocation.Alone}
 	}
-	return revocation.Answer{Status: revocation.Planned}
+	plan := revocation.Answer{Status: revocation.Planned}
+	host, ok := d.authority.(*offline.CA)
+	if !ok || req.Reason.Code == revocation.RemoveFromCRL {
+		return plan
+	}
+	switch record, err := host.Find(ctx, req.Serial); {
+	case err != nil:
+		return revocation.Answer{Status: revocation.Failed, Err: fmt.Errorf("what is on record cannot be read: %w", err)}
+	case record == nil:
+	case record.IsHold() && req.Reason.Code != revocation.CertificateHold:
+		plan.Held = true
+	default:
+		plan.Status, plan.Record = revocation.AlreadyRevoked, record
+	}
+	return plan
 }
 
 // A named proof authorizes nothing, in the name of somebody who could.
