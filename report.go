@@ -49,6 +49,7 @@ type report struct {
 	kept         []*revocation.Outcome                // what --verify may still change
 	fromJournal  bool                                 // what the journal had is written to standard output
 	columns      []column                             // of the table of a dry run
+	hasCRL       *bool                                // whether the CA has one; nil if that is not known
 	errUnwritten error                                // why standard output lacks something
 }
 

@@ -77,6 +77,7 @@ func revoke(ctx context.Context, o *options) error {
 		if warnErr := r.sayBeside(ctx); warnErr != nil {
 			ui.Warn("whether others have the same key could not be looked up: %v", warnErr)
 		}
+		r.sayAftermath(ctx)
 	}
 	return r.conclude(ctx, err) // which closes the journal
 }

@@ -32,7 +32,10 @@ type verification struct {
 // revoked cannot be proven to be. It is 1 if nothing is known to be revoked.
 func (r *report) verify(ctx context.Context, ca authority) error {
 	v := &verification{report: r}
-	v.evidence, v.err = ca.Evidence(ctx)
+	if v.evidence, v.err = ca.Evidence(ctx); v.err == nil || errors.Is(v.err, revocation.ErrNoCRL) {
+		has := v.err == nil
+		r.hasCRL = &has
+	}
 	if r.options.looksOnly() {
 		unless := revocation.NotListed
 		if r.options.offline != nil {

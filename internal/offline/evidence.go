@@ -24,7 +24,7 @@ func (ca *CA) Evidence(ctx context.Context) (revocation.Evidence, error) {
 // storedCRL reads the CRL in the CA's database.
 func (ca *CA) storedCRL(ctx context.Context) (*revocation.CRL, error) {
 	if !ca.settings.CA.CRL.IsEnabled() {
-		return nil, problem.New("the CA has no CRL").Hint(revocation.NoCRLHint)
+		return nil, problem.New("%w", revocation.ErrNoCRL).Hint(revocation.NoCRLHint)
 	}
 	if err := ca.buildCRL(ctx); err != nil {
 		return nil, err
