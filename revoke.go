@@ -235,7 +235,9 @@ func openJournal(ctx context.Context, o *options, list *target.List, reason revo
 	if o.journal == "" || o.looksOnly() {
 		return nil, nil
 	}
-	j, err := journal.Open(ctx, o.journal, o.dryRun, list, func(h *journal.Header) error { return o.checkHeader(h, reason) })
+	j, err := journal.Open(ctx, o.journal, o.dryRun, list, func(h *journal.Header) error { return o.checkHeader(h, reason) }, func() {
+		ui.Warn("the journal %s is in use: waiting for the other run to end for at most %s", o.journal, seconds(journal.Patience))
+	})
 	if err != nil {
 		return nil, err
 	}
