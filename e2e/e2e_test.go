@@ -96,6 +96,14 @@
 //	only-refused [NAME...]
 //	    The CA renews all certificates of the stock but these, and those that were
 //	    revoked or stuck before.
+//	loaded N ARGS...
+//	    Have the CA issue certificates all the time, and run the plugin N times with
+//	    these arguments, a dry run of a question. It must each time look at all
+//	    certificates that were issued before.
+//	cut-short KILL|TERM TIMES ARGS...
+//	    Run the plugin as often, with the signal at a random moment. After KILL
+//	    others must not be able to read what it leaves in $TMPDIR, and after TERM
+//	    nothing may be left.
 //	put TABLE/KEY FILE
 //	    Store what is in a file in the database of a stopped CA.
 //
@@ -389,6 +397,8 @@ func scriptParams(dir string) testscript.Params {
 			"serials":   cmdSerials,
 
 			"answers":       cmdAnswers,
+			"cut-short":     cmdCutShort,
+			"loaded":        cmdLoaded,
 			"only-recorded": cmdOnlyRecorded,
 			"only-refused":  cmdOnlyRefused,
 			"put":           cmdPut,

@@ -114,6 +114,9 @@ func openBadger2(cfg *db.Config, mode badgerMode, log *badgerLog) (keyValue, err
 		return nil, err
 	}
 	o := badger2.DefaultOptions(cfg.DataSource).WithLogger(log)
+	if mode != badgerAsUsual { // a block that is not as it was written would end the table
+		o.ChecksumVerificationMode = options2.OnTableRead
+	}
 	if cfg.ValueDir != "" {
 		o.ValueDir = cfg.ValueDir
 	}
