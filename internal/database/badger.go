@@ -92,7 +92,7 @@ func openBadger1(cfg *db.Config, mode badgerMode, log *badgerLog) (keyValue, err
 	}
 	switch mode {
 	case badgerReading:
-		o.ReadOnly, o.VerifyValueChecksum, o.MaxTableSize = true, true, idleTableSize
+		o.ReadOnly, o.MaxTableSize = true, idleTableSize
 	case badgerSettling:
 		o.Truncate, o.SyncWrites, o.CompactL0OnClose, o.NumCompactors = true, false, false, 0
 		o.NumLevelZeroTables, o.NumLevelZeroTablesStall = noStall, noStall+1
@@ -125,7 +125,7 @@ func openBadger2(cfg *db.Config, mode badgerMode, log *badgerLog) (keyValue, err
 	}
 	switch mode {
 	case badgerReading:
-		o.ReadOnly, o.VerifyValueChecksum, o.MaxTableSize = true, true, idleTableSize
+		o.ReadOnly, o.MaxTableSize = true, idleTableSize
 	case badgerSettling:
 		o.Truncate, o.SyncWrites, o.CompactL0OnClose, o.NumCompactors = true, false, false, 0
 		o.NumLevelZeroTables, o.NumLevelZeroTablesStall = noStall, noStall+1
