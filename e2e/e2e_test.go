@@ -90,10 +90,10 @@
 //	only-refused [NAME...]
 //	    The CA renews all certificates of the stock but these, and those that were
 //	    revoked or stuck before.
-//	loaded N ARGS...
-//	    Have the CA issue certificates all the time, and run the plugin N times with
-//	    these arguments, a dry run of a question. It must each time look at all
-//	    certificates that were issued before.
+//	loaded ca|badger N ARGS...
+//	    Have the CA issue certificates all the time, or write them to the Badger
+//	    directory $WORK/churn, and run the plugin N times with these arguments, a dry
+//	    run of a question. It must each time look at all that were issued before.
 //	cut-short KILL|TERM TIMES ARGS...
 //	    Run the plugin as often, with the signal at a random moment. After KILL
 //	    others must not be able to read what it leaves in $TMPDIR, and after TERM
