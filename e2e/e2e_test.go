@@ -48,10 +48,10 @@
 //	forged NAME VICTIM
 //	    Make NAME.crt, a certificate with the serial number of VICTIM.crt that
 //	    nobody but its own key NAME.key has signed, and that expires in a minute.
-//	expired NAME AGO
+//	expired NAME AGO [LIKE]
 //	    Make NAME.crt, a certificate that expired some time ago, as the CA would
 //	    have issued it then: signed with the CA's key and stored in its database.
-//	    Sets $NAME.
+//	    Sets $NAME. With LIKE it is of the provisioner of LIKE.crt.
 //	refused NAME..., renews NAME...
 //	    The CA refuses to renew NAME.crt because it is revoked; it renews it.
 //	serials FILE N
