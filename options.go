@@ -326,10 +326,14 @@ func (o *options) findOffline(c *cli.Context) (err error) {
 // findDatabase reads the configuration of the CA whose database is read while it
 // runs.
 func (o *options) findDatabase() (err error) {
-	if o.settings, err = offline.ReadSettings(o.configFile); err != nil {
-		return problem.Wrap(err, "--where needs the CA's database").Hint("run it on the CA's host")
+	if o.settings, err = offline.ReadSettings(o.configFile); err == nil {
+		return o.checkDatabase()
 	}
-	return o.checkDatabase()
+	wrapped := problem.Wrap(err, "--where needs the CA's database")
+	if !exists(o.configFile) {
+		return wrapped.Hint("run it on the CA's host")
+	}
+	return wrapped
 }
 
 // findOnline finds out which CA is meant, and reads the token, if one is to

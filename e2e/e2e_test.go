@@ -48,10 +48,10 @@
 //	forged NAME VICTIM
 //	    Make NAME.crt, a certificate with the serial number of VICTIM.crt that
 //	    nobody but its own key NAME.key has signed, and that expires in a minute.
-//	expired NAME AGO
+//	expired NAME AGO [LIKE]
 //	    Make NAME.crt, a certificate that expired some time ago, as the CA would
 //	    have issued it then: signed with the CA's key and stored in its database.
-//	    Sets $NAME.
+//	    Sets $NAME. With LIKE it is of the provisioner of LIKE.crt.
 //	refused NAME..., renews NAME...
 //	    The CA refuses to renew NAME.crt because it is revoked; it renews it.
 //	serials FILE N
@@ -96,10 +96,10 @@
 //	only-refused [NAME...]
 //	    The CA renews all certificates of the stock but these, and those that were
 //	    revoked or stuck before.
-//	loaded N ARGS...
-//	    Have the CA issue certificates all the time, and run the plugin N times with
-//	    these arguments, a dry run of a question. It must each time look at all
-//	    certificates that were issued before.
+//	loaded ca|badger N ARGS...
+//	    Have the CA issue certificates all the time, or write them to the Badger
+//	    directory $WORK/churn, and run the plugin N times with these arguments, a dry
+//	    run of a question. It must each time look at all that were issued before.
 //	cut-short KILL|TERM TIMES ARGS...
 //	    Run the plugin as often, with the signal at a random moment. After KILL
 //	    others must not be able to read what it leaves in $TMPDIR, and after TERM

@@ -6,21 +6,13 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"math/rand/v2"
-	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
-	"sync/atomic"
-	"syscall"
-	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
-	"go.step.sm/crypto/jose"
 )
 
 // questionsFile is a table; the comment at its top explains it.
@@ -193,145 +185,4 @@ func cmdPut(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	ca := current(ts)
 	ts.Check(ca.put(map[string]string{args[0]: ts.ReadFile(args[1])}))
-}
-
-func cmdLoaded(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) < 2 {
-		ts.Fatalf("usage: loaded N ARGS...")
-	}
-	runs, err := strconv.Atoi(args[0])
-	ts.Check(err)
-	l, err := newLoad(current(ts))
-	ts.Check(err)
-	base := looked(ts, args[1:])
-	l.start()
-	last := base
-	for range runs {
-		least, most := base+int(l.issued.Load()), 0
-		n := looked(ts, args[1:])
-		most = base + int(l.begun.Load())
-		if n < max(least, last) || n > most {
-			ts.Fatalf("looked at %d certificates; %d were issued before, %d until then, and %d were there last time", n, least, most, last)
-		}
-		last = n
-	}
-	ts.Check(l.stop())
-	if n := looked(ts, args[1:]); n != base+int(l.issued.Load()) {
-		ts.Fatalf("looked at %d certificates of %d", n, base+int(l.issued.Load()))
-	}
-	fmt.Fprintf(ts.Stdout(), "%d runs while %d certificates were issued\n", runs, last-base)
-}
-
-var lookedAt = regexp.MustCompile(`(?m)^Looked at ([0-9,]+) certificates: `)
-
-// looked runs the plugin and returns how many certificates it has looked at.
-func looked(ts *testscript.TestScript, args []string) int {
-	cmd := exec.Command(ts.Getenv("plugin"), args...)
-	cmd.Dir, cmd.Env = ts.Getenv("WORK"), pluginEnv(ts)
-	out, err := cmd.CombinedOutput()
-	n := lookedAt.FindSubmatch(out)
-	if err != nil || n == nil {
-		ts.Fatalf("%v:\n%s", err, out)
-	}
-	number, err := strconv.Atoi(strings.ReplaceAll(string(n[1]), ",", ""))
-	ts.Check(err)
-	return number
-}
-
-// A load has a CA issue certificates all the time. They are large, so that Badger
-// writes tables meanwhile.
-type load struct {
-	stockMaker
-	client        *http.Client
-	begun, issued atomic.Int64
-	done          chan struct{}
-	failed        chan error
-}
-
-func newLoad(ca *scriptCA) (*load, error) {
-	key, err := os.ReadFile(filepath.Join(ca.dir, "provisioner-key"))
-	if err != nil {
-		return nil, err
-	}
-	jwk, err := jose.ParseKey(key)
-	if err != nil {
-		return nil, err
-	}
-	l := &load{stockMaker: stockMaker{ca: ca, jwks: map[string]*jose.JSONWebKey{"admin": jwk}}, done: make(chan struct{}), failed: make(chan error, 1)}
-	l.client, err = ca.client()
-	return l, err
-}
-
-const loadNames = 200 // of each certificate
-
-func (l *load) start() {
-	go func() {
-		var err error
-		for n := 0; err == nil; n++ {
-			select {
-			case <-l.done:
-				l.failed <- nil
-				return
-			default:
-				err = l.issue(n)
-			}
-		}
-		l.failed <- err
-	}()
-}
-
-func (l *load) issue(n int) error {
-	s := &stocked{how: "admin", cn: fmt.Sprintf("load%d", n)}
-	for i := range loadNames {
-		s.sans = append(s.sans, [2]string{"dns", fmt.Sprintf("%d.of.many.names.load%d.example.com", i, n)})
-	}
-	var err error
-	if s.key, err = newKey(""); err != nil {
-		return err
-	}
-	l.begun.Add(1)
-	if err = l.make(s); err == nil {
-		l.issued.Add(1)
-	}
-	return err
-}
-
-func (l *load) stop() error {
-	close(l.done)
-	return <-l.failed
-}
-
-func cmdCutShort(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) < 3 {
-		ts.Fatalf("usage: cut-short KILL|TERM TIMES ARGS...")
-	}
-	times, err := strconv.Atoi(args[1])
-	ts.Check(err)
-	signal := map[string]syscall.Signal{"KILL": syscall.SIGKILL, "TERM": syscall.SIGTERM}[args[0]]
-	dir := filepath.Join(ts.Getenv("WORK"), "copies")
-	ts.Check(os.Mkdir(dir, 0o777))
-	defer os.RemoveAll(dir)
-	left, start := 0, time.Now()
-	looked(ts, args[2:])
-	whole := time.Since(start)
-	for range times {
-		cmd := exec.Command(ts.Getenv("plugin"), args[2:]...)
-		cmd.Dir, cmd.Env = ts.Getenv("WORK"), append(pluginEnv(ts), "TMPDIR="+dir)
-		ts.Check(cmd.Start())
-		time.Sleep(time.Duration(rand.Int64N(int64(whole))))
-		_ = cmd.Process.Signal(signal)
-		_ = cmd.Wait()
-		entries, err := os.ReadDir(dir)
-		ts.Check(err)
-		left += len(entries)
-		for _, entry := range entries {
-			info, err := entry.Info()
-			ts.Check(err)
-			if info.Mode().Perm() != 0o700 || signal == syscall.SIGTERM {
-				ts.Fatalf("%v is left, with the mode %v", entry, info.Mode())
-			}
-			ts.Check(os.RemoveAll(filepath.Join(dir, entry.Name())))
-		}
-	}
-	fmt.Fprintf(ts.Stdout(), "left %d times\n", left)
 }
