@@ -85,7 +85,7 @@ func (b *busy) write(i int) error {
 // was there when the copy began must be in it, as it was written.
 func TestBusy(t *testing.T) {
 	t.Parallel()
-	for kind, times := range map[string]int{nosql.BadgerV1Driver: 20, nosql.BadgerV2Driver: 200} {
+	for kind, times := range map[string]int{nosql.BadgerV1Driver: 10, nosql.BadgerV2Driver: 50} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			cfg := &db.Config{Type: kind, DataSource: t.TempDir()}
