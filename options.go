@@ -197,7 +197,7 @@ func readOptions(ctx context.Context, c *cli.Context, on given) (*options, error
 		return o, o.findDatabase()
 	}
 	if err = o.findOffline(c); err == nil && byHost {
-		o.proof.Host = thisHost() + " (the CA's database, " + strings.ToLower(o.settings.CA.DB.Type) + ")"
+		o.proof.Host = thisHost() + " (the CA's database) [" + strings.ToLower(o.settings.CA.DB.Type) + "]"
 		o.offline.ByHost = true
 	}
 	return o, err
