@@ -116,10 +116,10 @@ func (l *load) byCA(ca *scriptCA) error {
 	m := stockMaker{ca: ca, jwks: map[string]*jose.JSONWebKey{"admin": jwk}}
 	l.issue = func(n int) (err error) {
 		s := &stocked{how: "admin", cn: fmt.Sprintf("load%d", n)}
-		for i := range 200 {
+		for i := range 50 {
 			s.sans = append(s.sans, [2]string{"dns", fmt.Sprintf("%d.of.many.names.load%d.example.com", i, n)})
 		}
-		time.Sleep(10 * time.Millisecond) // leave something of the processor to the plugin
+		time.Sleep(20 * time.Millisecond) // leave something of the processor to the plugin
 		return m.make(s)
 	}
 	l.end = func() error { return nil }
