@@ -183,6 +183,9 @@ func cmdCutShort(ts *testscript.TestScript, neg bool, args []string) {
 		time.Sleep(time.Duration(rand.Int64N(int64(whole))))
 		_ = cmd.Process.Signal(signal)
 		_ = cmd.Wait()
+		if code := cmd.ProcessState.ExitCode(); code != 0 && code != 130 && code != -1 { // -1: it was ended by the signal
+			ts.Fatalf("exit code %d", code)
+		}
 		entries, err := os.ReadDir(dir)
 		ts.Check(err)
 		left += len(entries)
