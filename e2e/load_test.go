@@ -130,7 +130,7 @@ func (l *load) byCA(ca *scriptCA) error {
 // compact and drop tables and value logs much more often.
 func (l *load) byBadger(dir string) error {
 	options := badger.DefaultOptions(dir).WithLogger(nil).WithMaxTableSize(1 << 20).WithValueLogFileSize(1 << 20).
-		WithNumLevelZeroTables(1).WithNumLevelZeroTablesStall(2).WithLevelOneSize(2 << 20).WithNumMemtables(1)
+		WithNumLevelZeroTables(1).WithNumLevelZeroTablesStall(2).WithLevelOneSize(2 << 20).WithNumMemtables(1).WithValueThreshold(32).WithSyncWrites(false)
 	db, err := badger.Open(options)
 	if err != nil {
 		return err
@@ -153,7 +153,7 @@ func (l *load) byBadger(dir string) error {
 		if err := db.Update(func(txn *badger.Txn) error { return setAll(entries, txn.Set) }); err != nil {
 			return err
 		}
-		time.Sleep(3 * time.Millisecond)
+		time.Sleep(2 * time.Millisecond)
 		if n%100 == 0 {
 			_ = db.RunValueLogGC(0.01) // there may be none to collect
 		}
