@@ -116,10 +116,10 @@ func (l *load) byCA(ca *scriptCA) error {
 	m := stockMaker{ca: ca, jwks: map[string]*jose.JSONWebKey{"admin": jwk}}
 	l.issue = func(n int) (err error) {
 		s := &stocked{how: "admin", cn: fmt.Sprintf("load%d", n)}
-		for i := range 200 {
+		for i := range 50 {
 			s.sans = append(s.sans, [2]string{"dns", fmt.Sprintf("%d.of.many.names.load%d.example.com", i, n)})
 		}
-		time.Sleep(10 * time.Millisecond) // leave something of the processor to the plugin
+		time.Sleep(20 * time.Millisecond) // leave something of the processor to the plugin
 		return m.make(s)
 	}
 	l.end = func() error { return nil }
@@ -130,7 +130,7 @@ func (l *load) byCA(ca *scriptCA) error {
 // compact and drop tables and value logs much more often.
 func (l *load) byBadger(dir string) error {
 	options := badger.DefaultOptions(dir).WithLogger(nil).WithMaxTableSize(1 << 20).WithValueLogFileSize(1 << 20).
-		WithNumLevelZeroTables(1).WithNumLevelZeroTablesStall(2).WithLevelOneSize(2 << 20).WithNumMemtables(1)
+		WithNumLevelZeroTables(1).WithNumLevelZeroTablesStall(2).WithLevelOneSize(2 << 20).WithNumMemtables(1).WithValueThreshold(32).WithSyncWrites(false)
 	db, err := badger.Open(options)
 	if err != nil {
 		return err
@@ -153,7 +153,7 @@ func (l *load) byBadger(dir string) error {
 		if err := db.Update(func(txn *badger.Txn) error { return setAll(entries, txn.Set) }); err != nil {
 			return err
 		}
-		time.Sleep(3 * time.Millisecond)
+		time.Sleep(2 * time.Millisecond)
 		if n%100 == 0 {
 			_ = db.RunValueLogGC(0.01) // there may be none to collect
 		}
@@ -183,6 +183,9 @@ func cmdCutShort(ts *testscript.TestScript, neg bool, args []string) {
 		time.Sleep(time.Duration(rand.Int64N(int64(whole))))
 		_ = cmd.Process.Signal(signal)
 		_ = cmd.Wait()
+		if code := cmd.ProcessState.ExitCode(); code != 0 && code != 130 && code != -1 { // -1: it was ended by the signal
+			ts.Fatalf("exit code %d", code)
+		}
 		entries, err := os.ReadDir(dir)
 		ts.Check(err)
 		left += len(entries)
