@@ -252,7 +252,7 @@ func readChosen(ctx context.Context, o *options) (*choice, error) {
 // readJournal marks what a journal says is done, if there is one. It is locked, and
 // read once more, when it is opened to be written.
 func readJournal(ctx context.Context, o *options, list *target.List, agree func(*journal.Header) error) error {
-	j, err := journal.Open(ctx, o.journal, true, list, agree)
+	j, err := journal.Open(ctx, o.journal, true, list, agree, nil)
 	return errors.Join(err, j.Close())
 }
 

@@ -103,9 +103,11 @@ WHERE VALUES COME FROM
 const helpCodes = `
 EXIT CODES
     0  every certificate is revoked, now or before, or released as asked; or the
-       dry run is done
-    1  at least one is not known to be
-    2  a mistake in the command or its files; nothing was sent or written
+       dry run is done; or --dry-run --verify has found all of them revoked
+    1  at least one is not known to be; or the question whether to go on was
+       answered with no
+    2  a flag, a file, a password or an answer is wrong or missing; nothing was
+       revoked
     4  every certificate is revoked or released, but the CRL could not be
        rebuilt, --verify could not prove it, or the result or the journal could
        not be written

@@ -49,6 +49,8 @@ type report struct {
 	kept         []*revocation.Outcome                // what --verify may still change
 	fromJournal  bool                                 // what the journal had is written to standard output
 	columns      []column                             // of the table of a dry run
+	interrupted  bool                                 // a signal has ended the batch
+	hasCRL       *bool                                // whether the CA has one; nil if that is not known
 	errUnwritten error                                // why standard output lacks something
 }
 
@@ -106,13 +108,16 @@ func (r *report) end(err error) error {
 // cannot be written.
 func (r *report) Ended(o *revocation.Outcome) error {
 	o.Time, o.AuthorizedBy = time.Now().UTC(), r.authorizedBy
+	if r.options.dryRun {
+		o.Attempts = 0
+	}
 	r.count(o, 1)
 	if o.Status != revocation.NotAttempted {
 		r.progress.Add(o.Status == revocation.Failed || o.Status == revocation.Unknown)
 	}
 	// First of all to the journal: readers of the rest may keep it waiting.
 	var err error
-	if o.Status != revocation.NotAttempted && o.Status != revocation.Planned {
+	if o.Status != revocation.NotAttempted && !r.options.dryRun {
 		err = r.journal.Write(r.object(o))
 	}
 	r.sayOutcome(o)
@@ -161,6 +166,9 @@ const otherCauses = "other causes"
 
 // sayOutcome prints what became of one certificate.
 func (r *report) sayOutcome(o *revocation.Outcome) {
+	if r.interrupted && (o.Status == revocation.Unknown || o.Status == revocation.NotAttempted) {
+		return
+	}
 	if r.many() {
 		if o.Status != revocation.Failed && o.Status != revocation.Unknown {
 			return
@@ -182,6 +190,9 @@ func (r *report) sayOutcome(o *revocation.Outcome) {
 	case revocation.Released:
 		ui.Say("Certificate with Serial Number %s has been released.", serial)
 	case revocation.AlreadyRevoked:
+		if r.options.dryRun { // the table has its reason
+			return
+		}
 		ui.Say("Certificate with Serial Number %s was already revoked.", serial)
 		if o.Unanswered {
 			ui.Hint("perhaps by an earlier attempt of this run, which got no clear answer")
@@ -243,13 +254,46 @@ func (r *report) Unreachable(err error, wait time.Duration) {
 // Reachable prints that the batch goes on.
 func (r *report) Reachable() { ui.Good("The CA can be reached again") }
 
-// Interrupted prints what the program still waits for.
+// Interrupted prints what the program still waits for. From here on what is not done
+// is counted: sayInterrupted tells.
 func (r *report) Interrupted(inFlight int) {
+	r.interrupted = true
 	what := "the answer"
-	if inFlight > 1 {
+	switch {
+	case inFlight == 0:
+		return
+	case inFlight > 1:
 		what = fmt.Sprintf("%d answers", inFlight)
 	}
-	ui.Warn("interrupted: waiting for %s for at most %s", what, batch.Grace)
+	ui.Warn("interrupted: waiting for %s for at most %s", what, seconds(batch.Grace))
+}
+
+// seconds writes a duration of whole seconds for a person.
+func seconds(d time.Duration) string { return ui.Count(int(d.Seconds()), "second", "seconds") }
+
+// sayInterrupted prints how many had no answer when a signal ended the run, and how
+// to go on.
+func (r *report) sayInterrupted() {
+	var parts []string
+	if n := r.counts[revocation.Unknown]; n > 0 {
+		parts = append(parts, ui.Count(n, "certificate", "certificates")+" had no answer yet")
+	}
+	if n := r.counts[revocation.NotAttempted]; n > 0 {
+		parts = append(parts, ui.Count(n, "was", "were")+" not attempted")
+	}
+	if !r.interrupted || len(parts) == 0 {
+		return
+	}
+	goesOn := "the same command goes on: what is revoked already is no failure"
+	switch {
+	case r.options.proof.Token != nil:
+		goesOn = "the same command with a new token tells whether it is revoked"
+	case r.journal != nil:
+		goesOn = "the same command goes on where this one stopped"
+	case r.releases():
+		goesOn = "the same command goes on, and refuses what is released already"
+	}
+	ui.Warn("%s; %s", strings.Join(parts, ", "), goesOn)
 }
 
 // Tick shows how far the batch is.
@@ -260,6 +304,7 @@ func (r *report) Tick() { r.progress.Show() }
 func (r *report) conclude(ctx context.Context, err error) error {
 	err = errors.Join(err, r.writeRest(err))
 	r.saySummary()
+	r.sayInterrupted()
 	if r.errUnwritten != nil {
 		code := problem.Incomplete
 		if r.options.dryRun {
@@ -269,10 +314,20 @@ func (r *report) conclude(ctx context.Context, err error) error {
 	}
 	if ctx.Err() != nil {
 		err = errors.Join(dropInterrupted(err), problem.ErrInterrupted)
-	} else if r.counts[revocation.Failed]+r.counts[revocation.Unknown]+r.counts[revocation.NotAttempted] > 0 {
+	} else if r.notDone() > 0 {
 		err = errors.Join(err, errReported)
 	}
 	return errors.Join(err, r.journal.Close())
+}
+
+// notDone is how many certificates are not known to be what was asked for.
+func (r *report) notDone() (n int) {
+	for status, count := range r.counts {
+		if !status.Done() && status != revocation.Planned {
+			n += count
+		}
+	}
+	return n
 }
 
 // dropInterrupted leaves out what only says that the run was interrupted.
@@ -428,6 +483,8 @@ func (r *report) saySummary() {
 		{revocation.Revoked, !r.options.dryRun && !r.releases()},
 		{revocation.AlreadyRevoked, !r.options.dryRun && !r.releases()},
 		{revocation.Released, !r.options.dryRun && r.releases()},
+		{revocation.NotRevoked, false},
+		{revocation.NotListed, false},
 		{revocation.Failed, !r.options.dryRun},
 		{revocation.Unknown, false},
 		{revocation.NotAttempted, !r.options.dryRun},

@@ -77,6 +77,7 @@ func revoke(ctx context.Context, o *options) error {
 		if warnErr := r.sayBeside(ctx); warnErr != nil {
 			ui.Warn("whether others have the same key could not be looked up: %v", warnErr)
 		}
+		r.sayAftermath(ctx)
 	}
 	return r.conclude(ctx, err) // which closes the journal
 }
@@ -234,7 +235,9 @@ func openJournal(ctx context.Context, o *options, list *target.List, reason revo
 	if o.journal == "" || o.looksOnly() {
 		return nil, nil
 	}
-	j, err := journal.Open(ctx, o.journal, o.dryRun, list, func(h *journal.Header) error { return o.checkHeader(h, reason) })
+	j, err := journal.Open(ctx, o.journal, o.dryRun, list, func(h *journal.Header) error { return o.checkHeader(h, reason) }, func() {
+		ui.Warn("the journal %s is in use: waiting for the other run to end for at most %s", o.journal, seconds(journal.Patience))
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -450,12 +453,26 @@ func (d dryRun) Open(ctx context.Context, list *target.List) error {
 	return d.authority.Open(ctx, list)
 }
 
-// Revoke plans a revocation.
-func (d dryRun) Revoke(_ context.Context, req revocation.Request) revocation.Answer {
+// Revoke plans a revocation. Offline it looks whether there is anything left to do.
+func (d dryRun) Revoke(ctx context.Context, req revocation.Request) revocation.Answer {
 	if err := d.refuse(req.Serial); err != nil {
 		return revocation.Answer{Status: revocation.Failed, Err: err, Next: revocation.Alone}
 	}
-	return revocation.Answer{Status: revocation.Planned}
+	plan := revocation.Answer{Status: revocation.Planned}
+	host, ok := d.authority.(*offline.CA)
+	if !ok || req.Reason.Code == revocation.RemoveFromCRL {
+		return plan
+	}
+	switch record, err := host.Find(ctx, req.Serial); {
+	case err != nil:
+		return revocation.Answer{Status: revocation.Failed, Err: fmt.Errorf("what is on record cannot be read: %w", err)}
+	case record == nil:
+	case record.IsHold() && req.Reason.Code != revocation.CertificateHold:
+		plan.Held = true
+	default:
+		plan.Status, plan.Record = revocation.AlreadyRevoked, record
+	}
+	return plan
 }
 
 // A named proof authorizes nothing, in the name of somebody who could.

@@ -2,9 +2,12 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
+	"github.com/step-plugins/step-revoke-plugin/internal/batch"
+	"github.com/step-plugins/step-revoke-plugin/internal/journal"
 	"github.com/step-plugins/step-revoke-plugin/internal/problem"
 )
 
@@ -104,5 +107,23 @@ func TestHelp(t *testing.T) {
 	}
 	if usage, examples := strings.Index(help, "USAGE"), strings.Index(help, "EXAMPLES"); examples < 0 || examples > usage {
 		t.Error("the help does not open with examples")
+	}
+}
+
+// TestSeconds shows that the README names the waits that the screen names.
+func TestSeconds(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{
+		"what is in flight gets at most " + seconds(batch.Grace),
+		"waits for the journal, at most " + seconds(journal.Patience),
+		"holds open for more than " + seconds(journal.Patience),
+	} {
+		if !strings.Contains(string(readme), text) {
+			t.Errorf("the README lacks %q", text)
+		}
 	}
 }

@@ -32,10 +32,17 @@ type verification struct {
 // revoked cannot be proven to be. It is 1 if nothing is known to be revoked.
 func (r *report) verify(ctx context.Context, ca authority) error {
 	v := &verification{report: r}
-	v.evidence, v.err = ca.Evidence(ctx)
+	if v.evidence, v.err = ca.Evidence(ctx); v.err == nil || errors.Is(v.err, revocation.ErrNoCRL) {
+		has := v.err == nil
+		r.hasCRL = &has
+	}
 	if r.options.looksOnly() {
+		unless := revocation.NotListed
+		if r.options.offline != nil {
+			unless = revocation.NotRevoked
+		}
 		for i := range r.list.All {
-			o := &revocation.Outcome{Target: &r.list.All[i], Answer: revocation.Answer{Status: revocation.Planned}, Time: time.Now().UTC()}
+			o := &revocation.Outcome{Target: &r.list.All[i], Answer: revocation.Answer{Status: unless}, Time: time.Now().UTC()}
 			r.count(o, 1)
 			v.look(ctx, o)
 		}
@@ -86,7 +93,7 @@ func (v *verification) look(ctx context.Context, o *revocation.Outcome) {
 			o.Answer = revocation.Answer{Status: revocation.Failed, Err: errors.New("the CA's database does not have its revocation")}
 		}
 		o.SetRecord(record)
-	} else if o.Status == revocation.Planned {
+	} else if o.Status.Open() {
 		o.Status, o.Err = revocation.Unknown, v.err
 	}
 	v.count(o, 1)
@@ -95,7 +102,7 @@ func (v *verification) look(ctx context.Context, o *revocation.Outcome) {
 	}
 	if o.Record != nil {
 		v.found++
-		if o.Record.Code != nil && *o.Record.Code == revocation.CertificateHold {
+		if o.Record.IsHold() {
 			v.held++
 		}
 	}
@@ -158,13 +165,17 @@ func (v *verification) say(o *revocation.Outcome) {
 	}
 }
 
-// describe says when and why a record says that a certificate was revoked. Not
-// every CRL gives reasons.
+// describe says when and why a record says that a certificate was revoked, and
+// that it is on hold. Not every CRL gives reasons.
 func describe(r *revocation.Record) string {
-	if r.Code == nil {
-		return revocation.Stamp(r.Time)
+	text := revocation.Stamp(r.Time)
+	if r.Code != nil {
+		text += ", reason " + reasonName(*r.Code)
 	}
-	return revocation.Stamp(r.Time) + ", reason " + reasonName(*r.Code)
+	if r.IsHold() {
+		text += " (it is on hold)"
+	}
+	return text
 }
 
 // verdict says what is not proven.
@@ -203,7 +214,7 @@ func (r *report) setReason(o *revocation.Outcome) {
 	if o.Held {
 		o.Previous = reasonName(revocation.CertificateHold)
 	}
-	ours := o.Status == revocation.Revoked || o.Status == revocation.Planned && !r.options.looksOnly()
+	ours := o.Status == revocation.Revoked || o.Status == revocation.Planned
 	if ours {
 		o.Reason = &r.reason
 	}

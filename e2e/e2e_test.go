@@ -377,6 +377,7 @@ func scriptParams(dir string) testscript.Params {
 			"expired":      cmdExpired,
 			"forged":       cmdForged,
 
+			"examples":  cmdExamples,
 			"excerpt":   cmdExcerpt,
 			"job":       cmdJob,
 			"published": cmdPublished,

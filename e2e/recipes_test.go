@@ -35,6 +35,19 @@ func cmdExcerpt(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[2]), []byte(blocks[i][1]), 0o600))
 }
 
+func cmdExamples(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: examples TITLE")
+	}
+	blocks := regexp.MustCompile("(?ms)^```sh\n(.*?)^```$").FindAllStringSubmatch(section(args[0]), -1)
+	if len(blocks) == 0 {
+		ts.Fatalf("the README has no such section with commands")
+	}
+	for i, block := range blocks {
+		ts.Check(os.WriteFile(ts.MkAbs(fmt.Sprintf("example%d.sh", i+1)), []byte(block[1]), 0o600))
+	}
+}
+
 var placeholder = regexp.MustCompile(`\$\{\{ (vars|secrets)\.(\w+) \}\}`)
 
 func cmdJob(ts *testscript.TestScript, neg bool, args []string) {

@@ -147,10 +147,11 @@ func (o *printed) contradictions() (list []string) {
 		"a reason code with another name":                    o.ReasonCode != nil && cmp.Or(reasonNames[*o.ReasonCode], strconv.Itoa(*o.ReasonCode)) != o.ReasonName,
 		"a reason without its code":                          o.ReasonCode == nil && o.ReasonName+o.Reason != "",
 		"a revocation without reason, authority or attempt":  o.Status == "revoked" && (o.ReasonCode == nil || o.AuthorizedBy == "" || o.Attempts == 0),
-		"an error of what went well":                         o.Error != "" && slices.Contains([]string{"already-revoked", "planned", "released", "revoked"}, o.Status),
+		"an error of what went well":                         o.Error != "" && slices.Contains([]string{"already-revoked", "not-listed", "not-revoked", "planned", "released", "revoked"}, o.Status),
 		"a release of what was not on hold, or is on record": o.Status == "released" && (o.PreviousReason != "certificateHold" || o.ReasonCode != nil || o.AuthorizedBy == "" || o.Attempts == 0),
 		"a failure without an error":                         o.Error == "" && (o.Status == "failed" || o.Status == "unknown"),
-		"an attempt of what was not attempted":               (o.Status == "planned" || o.Status == "not-attempted") && (o.Attempts != 0 || o.RequestID != ""),
+		"an authority for a look":                            o.AuthorizedBy != "" && (o.Status == "not-listed" || o.Status == "not-revoked"),
+		"an attempt of what was not attempted":               slices.Contains([]string{"planned", "not-attempted", "not-listed", "not-revoked"}, o.Status) && (o.Attempts != 0 || o.RequestID != ""),
 	} {
 		if is {
 			list = append(list, what)

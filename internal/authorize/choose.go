@@ -23,8 +23,8 @@ func (c *Credentials) chooseProvisioner(ctx context.Context, ca CA) (provisioner
 		return nil, err
 	}
 	fitting, err := c.fitting(all)
-	if err != nil {
-		return nil, err
+	if err != nil { // the same code, whether the CA was asked or its configuration read
+		return nil, problem.Default(err, problem.Failed)
 	}
 	var labels []string
 	for _, p := range fitting {

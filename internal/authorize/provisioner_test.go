@@ -19,9 +19,9 @@ import (
 	"github.com/step-plugins/step-revoke-plugin/internal/target"
 )
 
-// checkProblem checks the text and the hint of an error, and that it leaves the
-// exit code to the flow.
-func checkProblem(t *testing.T, name string, err error, text, hint string) {
+// checkProblem checks the text, the hint and the exit code of an error: it is this
+// one if the flow would take it for a mistake in the command.
+func checkProblem(t *testing.T, name string, err error, text, hint string, want int) {
 	t.Helper()
 	if err == nil || err.Error() != text {
 		t.Errorf("%s: error %v, want %q", name, err, text)
@@ -30,8 +30,8 @@ func checkProblem(t *testing.T, name string, err error, text, hint string) {
 	if hints := strings.Join(problem.Hints(err), "\n"); !strings.Contains(hints, hint) || hint == "" && hints != "" {
 		t.Errorf("%s: hints %q, want %q in them", name, hints, hint)
 	}
-	if code := problem.Code(problem.Default(err, problem.Usage)); code != problem.Usage {
-		t.Errorf("%s: the code %d is fixed", name, code)
+	if code := problem.Code(problem.Default(err, problem.Usage)); code != want {
+		t.Errorf("%s: the code %d, want %d", name, code, want)
 	}
 }
 
@@ -248,7 +248,7 @@ func TestFitting(t *testing.T) {
 	} {
 		if tt.text != "" {
 			proof, err := tt.c.Proof(t.Context(), tt.ca)
-			checkProblem(t, tt.name, err, tt.text, tt.hint)
+			checkProblem(t, tt.name, err, tt.text, tt.hint, problem.Failed)
 			if proof != nil {
 				t.Errorf("%s: the proof %v", tt.name, proof)
 			}

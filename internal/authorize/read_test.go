@@ -14,6 +14,7 @@ import (
 	"go.step.sm/crypto/pemutil"
 
 	"github.com/step-plugins/step-revoke-plugin/internal/input"
+	"github.com/step-plugins/step-revoke-plugin/internal/problem"
 	"github.com/step-plugins/step-revoke-plugin/internal/target"
 )
 
@@ -76,7 +77,7 @@ func TestCertificate(t *testing.T) {
 		list := &target.List{Chain: []*x509.Certificate{tt.leaf, ca.Intermediate}}
 		c, err := Read(t.Context(), Config{Cert: file, Key: key}, list)
 		if tt.mTLS != "" {
-			checkProblem(t, tt.name, err, words.Replace(tt.mTLS), tt.mTLSHint)
+			checkProblem(t, tt.name, err, words.Replace(tt.mTLS), tt.mTLSHint, problem.Usage)
 		} else if err != nil || len(c.Certificate().Certificate) != 2 || c.Certificate().Leaf != tt.leaf {
 			t.Errorf("%s: %v", tt.name, err)
 		} else if proof, err := c.Proof(t.Context(), nil); err != nil || proof.String() != "the certificate itself" || !proof.Repeatable() {
@@ -85,7 +86,7 @@ func TestCertificate(t *testing.T) {
 
 		c, err = Read(t.Context(), Config{X5C: X5C{Cert: file, Key: key, Chain: []string{chainFile}}}, &target.List{})
 		if tt.x5c != "" {
-			checkProblem(t, tt.name, err, words.Replace(tt.x5c), "")
+			checkProblem(t, tt.name, err, words.Replace(tt.x5c), "", problem.Usage)
 			continue
 		}
 		if err != nil {
@@ -99,7 +100,7 @@ func TestCertificate(t *testing.T) {
 	}
 	cfg := Config{X5C: X5C{Cert: write("leaf.crt", asPEM(leaf)), Chain: []string{""}}}
 	_, err := Read(t.Context(), cfg, &target.List{})
-	checkProblem(t, "an empty name", err, "--x5c-chain has no value", "")
+	checkProblem(t, "an empty name", err, "--x5c-chain has no value", "", problem.Usage)
 }
 
 // checkX5CToken checks the token that a certificate signs for a provisioner.
@@ -179,7 +180,7 @@ func TestPassword(t *testing.T) {
 				proof, err = c.Proof(t.Context(), ca)
 			}
 			if tt.text != "" {
-				checkProblem(t, tt.name, err, strings.ReplaceAll(tt.text, "FILE", cfg.KeyFile), tt.hint)
+				checkProblem(t, tt.name, err, strings.ReplaceAll(tt.text, "FILE", cfg.KeyFile), tt.hint, problem.Usage)
 			} else if err != nil || proof.String() != "provisioner admin (JWK)" {
 				t.Errorf("%v, %v", proof, err)
 			}

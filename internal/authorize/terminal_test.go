@@ -96,7 +96,7 @@ func TestAsked(t *testing.T) {
 		{name: "third try", q: question{JWKs: []*provisioner.JWK{admin}}, question: password, typed: []string{"guess", "", "right"},
 			want: chosen + wrong + wrong + "provisioner admin (JWK)"},
 		{name: "all wrong", q: question{JWKs: []*provisioner.JWK{admin}}, question: password, typed: []string{"guess", "guess", "guess"},
-			want: chosen + wrongOnes + `1, the password does not fit the key of the provisioner "admin" []`},
+			want: chosen + wrongOnes + `2, the password does not fit the key of the provisioner "admin" []`},
 		{name: "all wrong for a file", q: question{Config: Config{KeyFile: encrypted}},
 			question: "Please enter the password to decrypt the key in " + encrypted + ": ", typed: []string{"guess", "guess", "guess"},
 			want: wrongOnes + "early: 2, the password does not fit the key in " + encrypted},

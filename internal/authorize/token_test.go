@@ -74,7 +74,7 @@ func TestReadTokenErrors(t *testing.T) {
 		{name: "a key", file: write("key", keyPEM(t, newKey(t, "EC", "P-256", "ES256"))), text: noToken, hint: makeOne},
 	} {
 		token, err := ReadToken(t.Context(), tt.raw, tt.file)
-		checkProblem(t, tt.name, err, tt.text, tt.hint)
+		checkProblem(t, tt.name, err, tt.text, tt.hint, problem.Usage)
 		if token != nil {
 			t.Errorf("%s: %+v", tt.name, token)
 		}
@@ -115,12 +115,12 @@ func TestCheckFor(t *testing.T) {
 		}
 		c, err := Read(t.Context(), Config{Token: token}, &target.List{All: []target.Target{{Serial: target.Serial{19: 26}}}})
 		if tt.text != "" {
-			checkProblem(t, tt.name, err, tt.text, "make one with: step ca token 26 --revoke")
+			checkProblem(t, tt.name, err, tt.text, "make one with: step ca token 26 --revoke", problem.Usage)
 		} else if err != nil || c.Certificate() != nil {
 			t.Errorf("%s: %v", tt.name, err)
 		}
 		_, err = Read(t.Context(), Config{Token: token}, &target.List{All: make([]target.Target, 2)})
-		checkProblem(t, tt.name, err, "a token revokes one certificate, not 2", "leave out the token")
+		checkProblem(t, tt.name, err, "a token revokes one certificate, not 2", "leave out the token", problem.Usage)
 	}
 	if problem.Code((&Token{}).checkFor(&target.List{})) != problem.Failed {
 		t.Error("a token for an empty list")

@@ -49,7 +49,8 @@ type Watcher interface {
 	Unreachable(err error, wait time.Duration)
 	// Reachable says that the CA can be reached again.
 	Reachable()
-	// Interrupted says how many requests may still be answered.
+	// Interrupted says that a signal has come, and how many requests may still be
+	// answered.
 	Interrupted(inFlight int)
 	// Tick is called from time to time.
 	Tick()
@@ -224,9 +225,7 @@ func (e *engine) loop(ctx context.Context) {
 		case <-interrupted:
 			interrupted = nil
 			e.stop(revocation.Answer{Err: problem.ErrInterrupted})
-			if n := len(e.slots); n > 0 {
-				e.watcher.Interrupted(n)
-			}
+			e.watcher.Interrupted(len(e.slots))
 		}
 	}
 }

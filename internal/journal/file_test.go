@@ -41,7 +41,7 @@ func TestHalfWritten(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	list := listOf(t, "1", "2", "3")
-	j, err := Open(t.Context(), name, true, list, agreed)
+	j, err := Open(t.Context(), name, true, list, agreed, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +54,7 @@ func TestHalfWritten(t *testing.T) {
 // halfWritten writes a journal in which there is room for half of the second
 // line, and then room for the third.
 func halfWritten(name string) error {
-	j, err := Open(context.Background(), name, false, &target.List{}, agreed)
+	j, err := Open(context.Background(), name, false, &target.List{}, agreed, nil)
 	if err != nil {
 		return err
 	}
@@ -109,7 +109,7 @@ func TestForeignFiles(t *testing.T) {
 		dir:        "opening the journal: open " + dir,
 		foreign:    want,
 	} {
-		_, err := Open(t.Context(), name, false, listOf(t, "1"), agreed)
+		_, err := Open(t.Context(), name, false, listOf(t, "1"), agreed, nil)
 		if err == nil || !strings.HasPrefix(err.Error(), want) || strings.Join(problem.Hints(err), "|") != ownFileHint {
 			t.Errorf("%s: %v, hints %q", name, err, problem.Hints(err))
 		}
@@ -121,11 +121,11 @@ func TestForeignFiles(t *testing.T) {
 func TestLock(t *testing.T) {
 	t.Parallel()
 	name := filepath.Join(t.TempDir(), "journal")
-	first, err := Open(t.Context(), name, false, listOf(t, "1"), agreed)
+	first, err := Open(t.Context(), name, false, listOf(t, "1"), agreed, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = Open(t.Context(), name, false, listOf(t, "1"), agreed)
+	_, err = Open(t.Context(), name, false, listOf(t, "1"), agreed, nil)
 	if err == nil || err.Error() != "the journal "+name+" is in use: another run holds it open" {
 		t.Errorf("held by another: %v", err)
 	}
@@ -136,11 +136,43 @@ func TestLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	list := listOf(t, "1")
-	second, err := Open(t.Context(), name, false, list, agreed)
+	second, err := Open(t.Context(), name, false, list, agreed, nil)
 	if err != nil || len(doneIn(list)) != 1 {
 		t.Fatalf("afterwards: %v, done are %v", err, doneIn(list))
 	}
 	if err := second.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAwaited shows that a run that is about to end is waited for, even one that
+// takes its journal away, and that a signal ends the wait.
+func TestAwaited(t *testing.T) {
+	t.Parallel()
+	name := filepath.Join(t.TempDir(), "journal")
+	open := func(busy func()) (*Journal, error) {
+		return Open(t.Context(), name, false, listOf(t, "1"), agreed, busy)
+	}
+	first, err := open(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := open(func() { _ = first.Close() }) // which removes it
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Begin(Header{}); err != nil {
+		t.Fatal(err)
+	}
+	third, err := open(func() { _ = second.Close() })
+	if err != nil || third.Found().Header == nil {
+		t.Fatalf("%v, found %+v", err, third.Found())
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	if _, err := Open(ctx, name, false, listOf(t, "1"), agreed, cancel); !errors.Is(err, problem.ErrInterrupted) {
+		t.Errorf("after a signal: %v", err)
+	}
+	if err := third.Close(); err != nil {
 		t.Error(err)
 	}
 }

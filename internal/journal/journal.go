@@ -30,6 +30,19 @@ const (
 	ownFileHint = "a journal is a regular file of yours that others cannot write"
 )
 
+// Patience is how long Open waits for another run that holds the journal open: longer
+// than a program takes to end after a signal. Through step it goes on after step has
+// ended, and somebody who repeats the command at once meets it.
+const Patience = 6 * time.Second
+
+const (
+	lockInterval = 50 * time.Millisecond // between two looks
+	maxOpens     = 3                     // of a journal that another run removes each time
+)
+
+// errRemoved says that another run has removed the journal: it came to nothing.
+var errRemoved = errors.New("another run has just removed it")
+
 // A Header is the first line of a journal: what it is about, and who began it.
 // The README documents it.
 type Header struct {
@@ -91,20 +104,28 @@ func (j *Journal) Recount(list *target.List) {
 // Open opens a journal, or makes it, and marks the targets as done that it says
 // are revoked. Nothing is written yet. An error of agree, which sees the header
 // of a journal that is there, is passed on. Without a name, and for a file that
-// is only to be read and does not exist, Open returns nil.
-func Open(ctx context.Context, name string, readOnly bool, list *target.List, agree func(*Header) error) (*Journal, error) {
+// is only to be read and does not exist, Open returns nil. One that another run
+// holds open is waited for, up to Patience, after a call of busy; if that is nil,
+// it is not waited for.
+func Open(ctx context.Context, name string, readOnly bool, list *target.List, agree func(*Header) error, busy func()) (*Journal, error) {
 	if name == "" {
 		return nil, nil
 	}
 	j := &Journal{readOnly: readOnly}
-	err := j.openFile(name)
-	switch {
-	case readOnly && errors.Is(err, fs.ErrNotExist):
-		return nil, nil
-	case err != nil:
-		return nil, problem.New("opening the journal: %w", err).Hint(ownFileHint)
+	err := error(errRemoved)
+	for tries := 0; tries < maxOpens && errors.Is(err, errRemoved); tries++ {
+		err = j.openFile(name)
+		switch {
+		case readOnly && errors.Is(err, fs.ErrNotExist):
+			return nil, nil
+		case err != nil:
+			return nil, problem.New("opening the journal: %w", err).Hint(ownFileHint)
+		}
+		if err = j.check(ctx, name, busy); errors.Is(err, errRemoved) {
+			j.discard()
+		}
 	}
-	if err = j.check(name); err == nil {
+	if err == nil {
 		err = j.load(ctx, list, agree)
 	}
 	if err != nil {
@@ -129,7 +150,7 @@ func (j *Journal) openFile(name string) (err error) {
 }
 
 // check makes sure that the file is ours alone.
-func (j *Journal) check(name string) error {
+func (j *Journal) check(ctx context.Context, name string, busy func()) error {
 	info, err := j.file.Stat()
 	if err != nil {
 		return problem.New("opening the journal: %w", err)
@@ -137,7 +158,7 @@ func (j *Journal) check(name string) error {
 	if err := checkOwn(name, info); err != nil || j.readOnly {
 		return err
 	}
-	return j.lock(name, info)
+	return j.lock(ctx, name, info, busy)
 }
 
 // checkOwn makes sure that nobody else can have written the file.
@@ -155,20 +176,40 @@ func checkOwn(name string, info os.FileInfo) error {
 
 // lock makes sure that no other run has the journal, and that the name still
 // stands for the file: a run that came to nothing may have removed it.
-func (j *Journal) lock(name string, info os.FileInfo) error {
+func (j *Journal) lock(ctx context.Context, name string, info os.FileInfo, busy func()) error {
 	locked, err := lockFile(j.file)
+	if err == nil && !locked && busy != nil {
+		busy()
+		locked, err = j.awaitLock(ctx)
+	}
 	if err == nil && !locked {
 		j.isNew = false // another run has it and must keep it
 		return problem.New("the journal %s is in use: another run holds it open", name).
 			Hint("wait until that ends; or " + AnotherHint)
 	}
 	if now, statErr := os.Lstat(name); err == nil && (statErr != nil || !os.SameFile(info, now)) {
-		j.isNew, err = false, errors.New("another run has just removed it")
+		j.isNew, err = false, errRemoved
 	}
-	if err != nil {
-		return problem.New("locking the journal %s: %w", name, err)
+	if err != nil && err != problem.ErrInterrupted {
+		err = problem.New("locking the journal %s: %w", name, err)
 	}
-	return nil
+	return err
+}
+
+// awaitLock waits until no other run has the journal, for up to Patience.
+func (j *Journal) awaitLock(ctx context.Context) (locked bool, err error) {
+	ticks := time.NewTicker(lockInterval)
+	defer ticks.Stop()
+	for end := time.Now().Add(Patience); !locked && err == nil && time.Now().Before(end); {
+		select {
+		case <-ticks.C:
+			locked, err = lockFile(j.file)
+		case <-ctx.Done():
+			j.isNew = false
+			err = problem.ErrInterrupted
+		}
+	}
+	return locked, err
 }
 
 // Begin makes the journal ready to be written: it cuts off a torn line, and

@@ -49,7 +49,7 @@ func agreed(*Header) error { return nil }
 // fill writes a header and the objects to a journal that does not exist yet.
 func fill(t *testing.T, name string, list *target.List, objects ...*revocation.Object) {
 	t.Helper()
-	j, err := Open(t.Context(), name, false, list, agreed)
+	j, err := Open(t.Context(), name, false, list, agreed, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +82,7 @@ func TestResume(t *testing.T) {
 		revoked("2", "2026-01-02T03:04:03Z")) // of a run with two lines for one certificate
 
 	list := listOf(t, "1", "2", "3", "4", "5")
-	j, err := Open(t.Context(), name, false, list, agreed)
+	j, err := Open(t.Context(), name, false, list, agreed, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +152,7 @@ func TestCutAnywhere(t *testing.T) {
 // goOn goes on with a journal in which the first of the serial numbers are done.
 func goOn(t *testing.T, name string, serials []string, done int, hasHeader bool) error {
 	list := listOf(t, serials...)
-	j, err := Open(t.Context(), name, false, list, agreed)
+	j, err := Open(t.Context(), name, false, list, agreed, nil)
 	if err != nil {
 		return err
 	}
@@ -206,7 +206,7 @@ func TestGaps(t *testing.T) {
 		}
 		for range 2 { // a run that goes on, and the one after it
 			list := listOf(t, serials...)
-			j, err := Open(t.Context(), name, false, list, agreed)
+			j, err := Open(t.Context(), name, false, list, agreed, nil)
 			if err != nil {
 				t.Fatalf("%s: %v", tt.name, err)
 			}
@@ -255,7 +255,7 @@ func TestRefused(t *testing.T) {
 			if err := os.WriteFile(name, []byte(tt.text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			_, err := Open(t.Context(), name, false, listOf(t, "1"), agreed)
+			_, err := Open(t.Context(), name, false, listOf(t, "1"), agreed, nil)
 			if err == nil || err.Error() != strings.Replace(tt.want, "NAME", name, 1) || strings.Join(problem.Hints(err), "|") != tt.hint {
 				t.Errorf("%v, hints %q", err, problem.Hints(err))
 			}
@@ -275,9 +275,9 @@ func TestLeftAlone(t *testing.T) {
 
 	// A nil journal takes everything.
 	for what, open := range map[string]func() (*Journal, error){
-		"no name":                         func() (*Journal, error) { return Open(t.Context(), "", false, listOf(t, "1"), agreed) },
-		"nothing there that can be read":  func() (*Journal, error) { return Open(t.Context(), name, true, listOf(t, "1"), agreed) },
-		"nothing there, and no directory": func() (*Journal, error) { return Open(t.Context(), name+"/x", true, listOf(t, "1"), agreed) },
+		"no name":                         func() (*Journal, error) { return Open(t.Context(), "", false, listOf(t, "1"), agreed, nil) },
+		"nothing there that can be read":  func() (*Journal, error) { return Open(t.Context(), name, true, listOf(t, "1"), agreed, nil) },
+		"nothing there, and no directory": func() (*Journal, error) { return Open(t.Context(), name+"/x", true, listOf(t, "1"), agreed, nil) },
 	} {
 		j, err := open()
 		err = errors.Join(err, j.Begin(Header{}), j.Write(revoked("1", "")), j.Outcomes(listOf(t, "1"), func(*revocation.Outcome) { t.Error("an outcome") }), j.Close())
@@ -287,7 +287,7 @@ func TestLeftAlone(t *testing.T) {
 	}
 
 	// A new journal that is never begun is removed.
-	j, err := Open(t.Context(), name, false, listOf(t, "1"), agreed)
+	j, err := Open(t.Context(), name, false, listOf(t, "1"), agreed, nil)
 	if err != nil || !exists() {
 		t.Fatal(err)
 	}
@@ -301,12 +301,12 @@ func TestLeftAlone(t *testing.T) {
 	// So it is with one that cannot be used; one that was there is kept.
 	interrupted, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := Open(interrupted, name, false, listOf(t, "1"), agreed); !errors.Is(err, problem.ErrInterrupted) || exists() {
+	if _, err := Open(interrupted, name, false, listOf(t, "1"), agreed, nil); !errors.Is(err, problem.ErrInterrupted) || exists() {
 		t.Errorf("interrupted: %v", err)
 	}
 	fill(t, name, listOf(t, "1", "2"), revoked("1", ""))
 	other := problem.New("another CA")
-	if _, err := Open(t.Context(), name, false, listOf(t, "1"), func(h *Header) error { return other }); !errors.Is(err, other) || !exists() {
+	if _, err := Open(t.Context(), name, false, listOf(t, "1"), func(h *Header) error { return other }, nil); !errors.Is(err, other) || !exists() {
 		t.Errorf("no agreement: %v", err)
 	}
 
@@ -316,7 +316,7 @@ func TestLeftAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	list := listOf(t, "1", "2")
-	if j, err = Open(t.Context(), name, true, list, agreed); err != nil {
+	if j, err = Open(t.Context(), name, true, list, agreed, nil); err != nil {
 		t.Fatal(err)
 	}
 	n := 0
@@ -327,7 +327,7 @@ func TestLeftAlone(t *testing.T) {
 	}
 
 	// A directory that is not there is no place for a journal.
-	if _, err := Open(t.Context(), filepath.Join(dir, "missing", "journal"), false, list, agreed); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := Open(t.Context(), filepath.Join(dir, "missing", "journal"), false, list, agreed, nil); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no directory: %v", err)
 	}
 }

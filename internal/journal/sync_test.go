@@ -42,7 +42,7 @@ func TestSync(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				d := &disk{began: time.Now(), takes: tt.takes}
-				j, err := Open(t.Context(), filepath.Join(t.TempDir(), "journal"), false, listOf(t, "1"), agreed)
+				j, err := Open(t.Context(), filepath.Join(t.TempDir(), "journal"), false, listOf(t, "1"), agreed, nil)
 				if err := errors.Join(err, j.Begin(Header{})); err != nil {
 					t.Fatal(err)
 				}
@@ -68,7 +68,7 @@ func TestSyncError(t *testing.T) {
 	for _, writesOn := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
 			d := &disk{began: time.Now(), err: errors.New("bad sector"), takes: time.Second}
-			j, err := Open(t.Context(), filepath.Join(t.TempDir(), "journal"), false, listOf(t, "1"), agreed)
+			j, err := Open(t.Context(), filepath.Join(t.TempDir(), "journal"), false, listOf(t, "1"), agreed, nil)
 			if err := errors.Join(err, j.Begin(Header{})); err != nil {
 				t.Fatal(err)
 			}

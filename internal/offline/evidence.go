@@ -24,7 +24,7 @@ func (ca *CA) Evidence(ctx context.Context) (revocation.Evidence, error) {
 // storedCRL reads the CRL in the CA's database.
 func (ca *CA) storedCRL(ctx context.Context) (*revocation.CRL, error) {
 	if !ca.settings.CA.CRL.IsEnabled() {
-		return nil, problem.New("the CA has no CRL").Hint(revocation.NoCRLHint)
+		return nil, problem.New("%w", revocation.ErrNoCRL).Hint(revocation.NoCRLHint)
 	}
 	if err := ca.buildCRL(ctx); err != nil {
 		return nil, err
@@ -51,18 +51,25 @@ type evidence struct {
 
 // Find returns the record of a certificate, or nil if there is none.
 func (e *evidence) Find(ctx context.Context, serial target.Serial) (*revocation.Record, error) {
+	record, err := e.ca.Find(ctx, serial)
+	if record != nil {
+		record.Listed = e.crl != nil && e.crl.Lists(serial)
+	}
+	return record, err
+}
+
+// Find returns the record of a certificate in the CA's database, which must be open,
+// or nil if there is none. It does not look into the CRL.
+func (ca *CA) Find(ctx context.Context, serial target.Serial) (*revocation.Record, error) {
 	var info *db.RevokedCertificateInfo
-	err := e.ca.withTimeout(ctx, func() (err error) {
-		info, err = e.ca.database.Revocation(serial.String())
+	err := ca.withTimeout(ctx, func() (err error) {
+		info, err = ca.database.Revocation(serial.String())
 		return err
 	})
 	if err != nil || info == nil {
 		return nil, err
 	}
-	return &revocation.Record{
-		Code: &info.ReasonCode, Text: info.Reason, Time: info.RevokedAt,
-		Listed: e.crl != nil && e.crl.Lists(serial),
-	}, nil
+	return &revocation.Record{Code: &info.ReasonCode, Text: info.Reason, Time: info.RevokedAt}, nil
 }
 
 // CRL returns the CRL in the CA's database, or nil if there is none.

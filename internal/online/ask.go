@@ -11,6 +11,7 @@ import (
 	"io"
 	"net/http"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -26,7 +27,8 @@ const maxWait = 5 * time.Second
 type client struct {
 	way
 	timeout  time.Duration // for one request
-	retryFor time.Duration // how long to ask again
+	retryFor time.Duration // how long to ask again, all questions together
+	spent    time.Duration // on questions, of retryFor
 	// chains are those of the CA's own certificate, up to trusted roots. They
 	// are nil until a trusted CA has been reached.
 	chains atomic.Pointer[[][]*x509.Certificate]
@@ -46,9 +48,12 @@ func newClient(cfg Config, config *tls.Config) *client {
 }
 
 // patience returns a context that ends when a question, with all its pages and
-// repetitions, must have been answered.
+// repetitions, must have been answered. One question comes after the other: what it
+// takes, until the end of the context, is taken from the time of the others.
 func (c *client) patience(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, c.retryFor+c.timeout)
+	ctx, cancel := context.WithTimeout(ctx, max(0, c.retryFor-c.spent)+c.timeout)
+	start := time.Now()
+	return ctx, func() { c.spent += time.Since(start); cancel() }
 }
 
 // get asks for a document of the CA's API. ask says how, and read takes it.
@@ -70,9 +75,11 @@ func (c *client) ask(ctx context.Context, asked string, question func(context.Co
 	waits := backoff.NewExponentialBackOff()
 	waits.MaxInterval = maxWait
 	end, _ := ctx.Deadline()
-	for {
+	for first := c.firstContact(asked); ; {
 		err := c.askOnce(ctx, question)
 		switch {
+		case first.again(ctx, err):
+			continue
 		case err == nil:
 			return nil
 		case errors.Is(ctx.Err(), context.Canceled):
@@ -102,8 +109,51 @@ func (c *client) askOnce(ctx context.Context, question func(context.Context) err
 	return question(timed)
 }
 
+// contactFor is how long to try again to reach a CA that refuses the connection: it
+// may be restarting.
+const contactFor = 4 * time.Second
+
+// A contact is the first attempt to reach a CA, with its repetitions.
+type contact struct {
+	*client
+	asked string
+	end   time.Time
+	waits *backoff.ExponentialBackOff // nil before the first repetition
+}
+
+func (c *client) firstContact(asked string) *contact {
+	return &contact{client: c, asked: asked, end: time.Now().Add(min(contactFor, max(0, c.retryFor-c.spent)))}
+}
+
+// again tells whether an error means that a CA, which was never reached, has refused
+// the connection, and waits before the next attempt. The last one begins at the end
+// of contactFor, or of retryFor if that is shorter.
+func (f *contact) again(ctx context.Context, err error) bool {
+	left := time.Until(f.end)
+	if err == nil || f.chains.Load() != nil || !isRefusedConnection(err) || left <= 0 || ctx.Err() != nil {
+		return false
+	}
+	if f.waits == nil {
+		f.waits = backoff.NewExponentialBackOff()
+		ui.Warn("%v; trying again for %s", explain(f.url, f.asked, err), left.Round(time.Second))
+	}
+	select {
+	case <-time.After(min(f.waits.NextBackOff(), left)):
+	case <-ctx.Done():
+	}
+	return ctx.Err() == nil
+}
+
+// isRefusedConnection tells whether nobody listens at an address. Windows has a
+// number of its own for that, WSAECONNREFUSED.
+func isRefusedConnection(err error) bool {
+	const wsaRefused = 10061
+	var number syscall.Errno
+	return errors.As(err, &number) && (number == syscall.ECONNREFUSED || number == wsaRefused)
+}
+
 // mayPass tells whether the same question may succeed a moment later. A CA that
-// was never reached may not exist at all, and is not waited for.
+// was never reached may not exist at all, and is not waited for (but see contact).
 func (c *client) mayPass(err error) bool {
 	if r, ok := asRefusal(err); ok {
 		return r.isTransient()

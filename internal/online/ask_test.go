@@ -8,7 +8,9 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,6 +25,7 @@ func TestAsk(t *testing.T) {
 	t.Parallel()
 	busy := &refusal{status: 503, text: "busy"}
 	cut := errors.New("connection reset")
+	refusedConnection := &unsentError{error: &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}}
 	alert := func(code uint8) error { return &net.OpError{Op: "remote error", Err: tls.AlertError(code)} }
 	for _, tt := range []struct {
 		name     string
@@ -37,6 +40,7 @@ func TestAsk(t *testing.T) {
 		{"refused", &refusal{status: 404, text: "no"}, true, 1, "answered: no (HTTP 404)"},
 		{"cut off", cut, true, 3, ""},
 		{"never there", cut, false, 1, "cannot be reached: connection reset"},
+		{"not there yet", refusedConnection, false, 3, ""},
 		{"alert", alert(80), true, 3, ""},
 		{"alert, to nothing", &unsentError{error: alert(80)}, true, 1, "refused the connection: remote error: tls: internal error"},
 		{"alert about a certificate", alert(116), true, 1, "refused the connection: remote error: tls: certificate required"},
@@ -103,6 +107,43 @@ func TestPatience(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestTogether shows that all questions have the time of one, and that a first
+// contact which is refused is tried again for 4 seconds of it.
+func TestTogether(t *testing.T) {
+	t.Parallel()
+	refused := &unsentError{error: &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}}
+	for _, tt := range []struct {
+		retryFor time.Duration
+		reached  bool
+		err      error
+		want     time.Duration // from the first question to the last attempt of the third
+	}{
+		{6 * time.Second, true, &refusal{status: 503, text: "busy"}, 6 * time.Second},
+		{6 * time.Second, false, refused, 6 * time.Second},
+		{time.Minute, false, refused, 12 * time.Second},
+		{2 * time.Second, false, refused, 2 * time.Second},
+		{0, false, refused, 0},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			c := &client{way: way{url: new(url.URL)}, timeout: time.Second, retryFor: tt.retryFor}
+			if tt.reached {
+				c.chains.Store(new([][]*x509.Certificate))
+			}
+			start := time.Now()
+			for range 3 {
+				ctx, cancel := c.patience(t.Context())
+				if err := c.ask(ctx, "asked", func(context.Context) error { return tt.err }); err == nil {
+					t.Error("no error")
+				}
+				cancel()
+			}
+			if took := time.Since(start); took != tt.want {
+				t.Errorf("%+v: %s", tt, took)
+			}
+		})
 	}
 }
 

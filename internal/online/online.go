@@ -34,7 +34,7 @@ type Config struct {
 	Roots       []*x509.Certificate // whom to trust; nil is whoever has a root with this fingerprint:
 	Fingerprint string              // SHA-256, hexadecimal in lower case
 	Timeout     time.Duration       // for one request
-	RetryFor    time.Duration       // how long to repeat a question; 0 is not at all
+	RetryFor    time.Duration       // how long to repeat questions, all of them together; 0 is not at all
 	Concurrency int                 // revocations in flight; 0 is DefaultConcurrency
 	UserAgent   string              // in the CA's log
 }
@@ -57,19 +57,20 @@ func Connect(ctx context.Context, cfg Config, certificate *tls.Certificate) (*CA
 	}
 	cfg.Concurrency = cmp.Or(cfg.Concurrency, DefaultConcurrency)
 	ui.Selected("CA", cfg.URL.String())
+	var spent time.Duration
 	if cfg.Roots == nil {
-		root, err := fetchRoot(ctx, cfg)
+		root, took, err := fetchRoot(ctx, cfg)
 		if err != nil {
 			return nil, problem.Default(err, problem.Failed) // the CA was contacted
 		}
-		cfg.Roots = []*x509.Certificate{root}
+		cfg.Roots, spent = []*x509.Certificate{root}, took
 	}
 	trust := &tls.Config{RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}
 	for _, root := range cfg.Roots {
 		trust.RootCAs.AddCert(root)
 	}
 	c := &CA{client: newClient(cfg, trust), presentsCertificate: certificate != nil}
-	c.revoking = c.way
+	c.spent, c.revoking = spent, c.way
 	if certificate != nil {
 		presenting := trust.Clone()
 		// Whatever issuers the CA names as acceptable: it shall judge this
@@ -83,24 +84,24 @@ func Connect(ctx context.Context, cfg Config, certificate *tls.Certificate) (*CA
 const fingerprintHint = "check it, and --ca-url: 'step certificate fingerprint root_ca.crt' prints the right one on the CA's host"
 
 // fetchRoot fetches the root certificate with the configured fingerprint, from
-// whoever answers. It sends nothing secret.
-func fetchRoot(ctx context.Context, cfg Config) (*x509.Certificate, error) {
+// whoever answers, and tells how long that took. It sends nothing secret.
+func fetchRoot(ctx context.Context, cfg Config) (root *x509.Certificate, took time.Duration, err error) {
 	asked := "asked for the root certificate with the fingerprint " + cfg.Fingerprint
 	anybody := newClient(cfg, &tls.Config{InsecureSkipVerify: true})
 	defer anybody.transport.CloseIdleConnections()
 	var answer api.RootResponse
-	err := anybody.get(ctx, asked, exchange{path: "1.0/root/" + cfg.Fingerprint, limit: maxCertificates, read: into(&answer)})
+	err = anybody.get(ctx, asked, exchange{path: "1.0/root/" + cfg.Fingerprint, limit: maxCertificates, read: into(&answer)})
 	if r, ok := asRefusal(err); ok && r.status == http.StatusNotFound {
-		return nil, problem.New("the CA at %s has no root certificate with the fingerprint %s: %w", cfg.URL, cfg.Fingerprint, r).Hint(fingerprintHint)
+		return nil, 0, problem.New("the CA at %s has no root certificate with the fingerprint %s: %w", cfg.URL, cfg.Fingerprint, r).Hint(fingerprintHint)
 	}
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	root := answer.RootPEM.Certificate
+	root = answer.RootPEM.Certificate
 	if root == nil || x509util.Fingerprint(root) != cfg.Fingerprint {
-		return nil, problem.New("the CA at %s was %s and answered with another one", cfg.URL, asked).Hint(fingerprintHint)
+		return nil, 0, problem.New("the CA at %s was %s and answered with another one", cfg.URL, asked).Hint(fingerprintHint)
 	}
-	return root, nil
+	return root, anybody.spent, nil
 }
 
 // Audience is the audience that tokens for revoking at this CA have. step-ca
@@ -175,8 +176,9 @@ func (c *CA) issuers(ctx context.Context) (issuers []*x509.Certificate, refused 
 }
 
 // Evidence returns the CA's CRL, which one of its issuers must have signed and
-// which must not be out of date.
+// which must not be out of date. Its questions have a time of their own.
 func (c *CA) Evidence(ctx context.Context) (revocation.Evidence, error) {
+	c.spent = 0
 	issuers, unlisted, err := c.issuers(ctx)
 	if err != nil {
 		return nil, err
@@ -191,7 +193,7 @@ func (c *CA) Evidence(ctx context.Context) (revocation.Evidence, error) {
 		return nil, problem.New("a registration authority has no CRL: %w", r).
 			Hint("its CA makes the CRL: --dry-run --verify shows it, with the --ca-url of the CA itself")
 	case refused && r.status == http.StatusNotFound:
-		return nil, problem.New("the CA has no CRL: %w", r).Hint(revocation.NoCRLHint)
+		return nil, problem.New("%w: %w", revocation.ErrNoCRL, r).Hint(revocation.NoCRLHint)
 	case err != nil:
 		return nil, err
 	}

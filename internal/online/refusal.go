@@ -209,7 +209,7 @@ var explanations = []struct {
 	{find[*json.SyntaxError], "the CA at %[1]s was %[2]s and answered what is not JSON: %[3]w", noStepCA},
 	{find[*badAnswerError], "the CA at %[1]s was %[2]s, and its answer cannot be used: %[3]w", noStepCA},
 	{causeIf(has[*net.DNSError]), unreachable, "check the host name in --ca-url"},
-	{cause, unreachable, "check that the CA is running and that --ca-url is right"},
+	{cause, unreachable, "check that the CA is running and that --ca-url is right; on its host --offline revokes while it is down"},
 }
 
 // find returns the error of type E in err, or nil.

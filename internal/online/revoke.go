@@ -29,11 +29,15 @@ func (c *CA) Revoke(ctx context.Context, req revocation.Request) revocation.Answ
 	if err != nil {
 		return revocation.Answer{Status: revocation.Failed, Err: fmt.Errorf("making the request: %w", err)}
 	}
-	timed, cancel := context.WithTimeout(ctx, c.timeout)
-	defer cancel()
-	sent, err := c.revoking.send(timed, exchange{
-		method: http.MethodPost, path: "revoke", body: body, requestID: id, secret: req.Token, limit: maxConfirmation, read: readConfirmation,
-	})
+	var sent int
+	for first := c.firstContact("asked to revoke"); ; {
+		sent, err = c.revokeOnce(ctx, exchange{
+			method: http.MethodPost, path: "revoke", body: body, requestID: id, secret: req.Token, limit: maxConfirmation, read: readConfirmation,
+		})
+		if !first.again(ctx, err) { // nothing was sent
+			break
+		}
+	}
 	var answer revocation.Answer
 	switch r, refused := asRefusal(err); {
 	case err == nil:
@@ -50,6 +54,12 @@ func (c *CA) Revoke(ctx context.Context, req revocation.Request) revocation.Answ
 	}
 	answer.RequestID, answer.Sent = id, sent
 	return answer
+}
+
+func (c *CA) revokeOnce(ctx context.Context, x exchange) (sent int, err error) {
+	timed, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	return c.revoking.send(timed, x)
 }
 
 func readConfirmation(body io.Reader) error {

@@ -12,6 +12,9 @@ import (
 	"github.com/step-plugins/step-revoke-plugin/internal/target"
 )
 
+// ErrNoCRL is why there is no evidence of a CA without CRLs.
+var ErrNoCRL = errors.New("the CA has no CRL")
+
 // NoCRLHint is for CAs without CRLs.
 const NoCRLHint = "\"crl\" in its ca.json turns CRLs on; without one only the CA knows, and does not renew the certificate"
 

@@ -53,7 +53,7 @@ func TestSchema(t *testing.T) {
 		if name != "status" {
 			continue
 		}
-		for _, s := range []Status{Revoked, AlreadyRevoked, Failed, Unknown, NotAttempted, Planned} {
+		for _, s := range []Status{Revoked, AlreadyRevoked, Failed, Unknown, NotAttempted, Planned, NotRevoked, NotListed} {
 			if !strings.Contains(row[4], "`"+string(s)+"`") {
 				t.Errorf("the README lacks the status %s", s)
 			}
@@ -153,8 +153,8 @@ func TestSetRecord(t *testing.T) {
 		{"an end that nobody has checked", Revoked, &target.Certificate{}, nil, Revoked, &no},
 		{"expired, and listed", Revoked, expired, &Record{Listed: true}, Revoked, &yes},
 		{"the lost answer", Unknown, nil, &Record{Listed: true}, AlreadyRevoked, &yes},
-		{"a look", Planned, nil, &Record{Listed: true}, AlreadyRevoked, &yes},
-		{"a look at what is not revoked", Planned, nil, nil, Planned, &no},
+		{"a look", NotListed, nil, &Record{Listed: true}, AlreadyRevoked, &yes},
+		{"a look at what is not revoked", NotRevoked, nil, nil, NotRevoked, &no},
 	} {
 		o := &Outcome{Target: &target.Target{Cert: tt.cert}, Answer: Answer{Status: tt.status, Err: errors.New("?")}}
 		o.SetRecord(tt.record)

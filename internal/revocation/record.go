@@ -16,6 +16,9 @@ type Record struct {
 	Listed bool // in the CRL, where others find it
 }
 
+// IsHold tells whether the certificate is on hold, as far as the record says.
+func (r *Record) IsHold() bool { return r != nil && r.Code != nil && *r.Code == CertificateHold }
+
 // Evidence is what a CA has on record, at one moment.
 type Evidence interface {
 	// Find returns the record of a certificate, or nil if there is none.
@@ -51,13 +54,13 @@ func (o *Outcome) SetFit(crl *CRL) (fit Fit, atHand bool, err error) {
 // SetReleased takes over what is on record of a certificate that was released, and
 // why it may still be in the CRL. A record means that it was revoked once more.
 func (o *Outcome) SetReleased(r *Record, listed error) {
-	o.Record = r
 	cleared := r == nil && listed == nil
 	o.Verified = &cleared
 	if r != nil {
 		o.Previous = ""
 		o.Answer = Answer{Status: Failed, Err: errors.New("it was revoked again after it had been released")}
 	}
+	o.Record = r
 }
 
 // SetRecord takes over what is on record, or that nothing is. An expired

@@ -42,11 +42,16 @@ const (
 	Unknown        Status = "unknown"         // it was sent, and no definite answer came
 	NotAttempted   Status = "not-attempted"   // the run ended before its turn
 	Planned        Status = "planned"         // a dry run
+	NotRevoked     Status = "not-revoked"     // a look at the CA's database
+	NotListed      Status = "not-listed"      // a look at the CA's CRL
 )
 
 // Done tells whether what was asked for is known to be so: the certificate is
 // revoked, or released.
 func (s Status) Done() bool { return s == Revoked || s == AlreadyRevoked || s == Released }
+
+// Open tells whether somebody has looked and not found the certificate revoked.
+func (s Status) Open() bool { return s == NotRevoked || s == NotListed }
 
 // A Request asks a CA for one revocation.
 type Request struct {
@@ -66,6 +71,7 @@ type Answer struct {
 	After     time.Duration // how long the CA asks to wait before the next attempt, or 0
 	Held      bool          // the certificate was on hold until then
 	StaleCRL  bool          // the CA may have stored the revocation and then failed to build its CRL
+	Record    *Record       // what is on record, if somebody has looked
 }
 
 // Next is what may help after an attempt that has failed.
@@ -88,9 +94,8 @@ type Outcome struct {
 	Attempts     int       // requests that were sent
 	Time         time.Time // of the end
 	AuthorizedBy string
-	Previous     string  // the reason that was on record before, by its name in RFC 5280
-	Unanswered   bool    // an attempt was sent and got no definite answer
-	Verified     *bool   // whether it was found in the CRL; nil if nobody looked, or a CRL need not list it
-	CRLUsable    *bool   // whether OpenSSL can use that CRL for it; nil if that is not known
-	Record       *Record // what was found
+	Previous     string // the reason that was on record before, by its name in RFC 5280
+	Unanswered   bool   // an attempt was sent and got no definite answer
+	Verified     *bool  // whether it was found in the CRL; nil if nobody looked, or a CRL need not list it
+	CRLUsable    *bool  // whether OpenSSL can use that CRL for it; nil if that is not known
 }

@@ -316,7 +316,7 @@ func TestSetFit(t *testing.T) {
 		{"for some reasons, on record", crl, seq(at(uriA, someReasons)), &Record{}, true, &no},
 		{"for some reasons", crl, seq(at(uriA, someReasons)), nil, true, &no},
 	} {
-		o := &Outcome{Target: &target.Target{}, Record: tt.record}
+		o := &Outcome{Target: &target.Target{}, Answer: Answer{Record: tt.record}}
 		if tt.points != "-" {
 			o.Target.Cert = target.CertificateOf(ca.issue(t, 100, tt.points, false))
 		}

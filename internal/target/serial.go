@@ -2,8 +2,10 @@ package target
 
 import (
 	"math/big"
+	"net/netip"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/step-plugins/step-revoke-plugin/internal/problem"
@@ -120,8 +122,24 @@ func badSerial(s string, exists func(string) bool) error {
 		return err.Hint("use --cert %.64s to revoke the certificate in a file", s)
 	case strings.Contains(s, "_"):
 		return err.Hint(noUnderscores)
+	case isHostName(s):
+		return err.Hint("on the CA's host, step revoke --where san=%s revokes what has this name", s).
+			Hint("the CA's log has the serial numbers of all that it has issued; what a host presents now: step certificate inspect https://%s", s)
 	}
 	return err.Hint("write it in decimal, in hexadecimal with 0x in front, or as hexadecimal bytes with colons between them")
+}
+
+// hostName matches names of hosts, not only whole ones.
+var hostName = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9-]*(\.[a-zA-Z0-9-]+)*$`)
+
+// isHostName tells whether s can be the name or the IPv4 address of a host, in which a
+// name has no part of more than 63 characters (RFC 1035, section 2.3.4).
+func isHostName(s string) bool {
+	if a, err := netip.ParseAddr(s); err == nil && a.Is4() {
+		return true
+	}
+	isLong := func(label string) bool { return len(label) > 63 }
+	return len(s) <= 253 && hostName.MatchString(s) && !slices.ContainsFunc(strings.Split(s, "."), isLong)
 }
 
 // looksLikeFile tells whether s looks like the name of a file.

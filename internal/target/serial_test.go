@@ -49,7 +49,11 @@ func TestParseSerial(t *testing.T) {
 		{in: "5a3a", wantErr: `"5a3a" is not a serial number`, wantHint: "write 0x5a3a"},
 		{in: "DEADBEEF", wantErr: `"DEADBEEF" is not a serial number`, wantHint: "write 0xDEADBEEF"},
 		{in: "foo.crt", wantErr: `"foo.crt" is not a serial number`, wantHint: "use --cert foo.crt"},
-		{in: "foo.bar", wantErr: `"foo.bar" is not a serial number`, wantHint: "in decimal"},
+		{in: "foo.bar", wantErr: `"foo.bar" is not a serial number`, wantHint: "--where san=foo.bar "},
+		{in: "laptop42", wantErr: `"laptop42" is not a serial number`, wantHint: "inspect https://laptop42"},
+		{in: "10.1.2.3", wantErr: `"10.1.2.3" is not a serial number`, wantHint: "--where san=10.1.2.3 "},
+		{in: "*.foo.bar", wantErr: `"*.foo.bar" is not a serial number`, wantHint: "in decimal"},
+		{in: "foo.bar;id", wantErr: `"foo.bar;id" is not a serial number`, wantHint: "in decimal"},
 		{in: "certs/foo", wantErr: `"certs/foo" is not a serial number`, wantHint: "use --cert certs/foo"},
 		{in: "1.5", wantErr: `"1.5" is not a serial number`, wantHint: "in decimal"},
 		{in: "1 2", wantErr: `"1 2" is not a serial number`, wantHint: "in decimal"},
@@ -76,13 +80,13 @@ func TestExists(t *testing.T) {
 	t.Parallel()
 	const file = "serial.go" // is there, in the working directory of this test
 	_, err := ParseSerial(file)
-	check(t, "ParseSerial", err, `"serial.go" is not a serial number`, "write it in decimal")
+	check(t, "ParseSerial", err, `"serial.go" is not a serial number`, "--where san=serial.go ")
 	for _, tt := range []struct {
 		exists   func(string) bool
 		wantHint string
 	}{
-		{nil, "write it in decimal"},
-		{func(string) bool { return false }, "write it in decimal"},
+		{nil, "--where san=serial.go "},
+		{func(string) bool { return false }, "--where san=serial.go "},
 		{func(word string) bool { return word == file }, "use --cert serial.go to revoke the certificate in a file"},
 	} {
 		_, _, err := Read(t.Context(), Sources{Serials: []string{" serial.go "}, Exists: tt.exists})
