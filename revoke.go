@@ -171,7 +171,7 @@ func readTargets(ctx context.Context, o *options) (*target.List, revocation.Reas
 	}
 	sources := o.targets
 	if len(sources.Serials)+len(sources.Certs) == 0 && len(sources.From) == 0 {
-		serial, err := ui.Ask(ctx, "a serial number, --cert, --from or --where", "What is the serial number of the certificate to revoke? (`step certificate inspect FILE` shows it)",
+		serial, err := ui.Ask(ctx, "a serial number, --cert, --from or --where", "Serial number", "`step certificate inspect FILE` shows the serial number of a certificate",
 			func(s string) error { _, err := target.ParseSerial(s); return err })
 		if err != nil {
 			return nil, o.reason, err
