@@ -146,7 +146,7 @@ func readOptions(ctx context.Context, c *cli.Context, on given) (*options, error
 	}
 	o := &options{
 		targets: target.Sources{
-			Serials: c.Args(), Certs: c.StringSlice("cert"), From: c.String("from"),
+			Serials: c.Args(), Certs: c.StringSlice("cert"), From: c.StringSlice("from"),
 			AllowSmall: c.Bool("allow-unknown"), Exists: exists,
 		},
 		reasonGiven:  on.any("reason", "reasonCode"),
@@ -306,7 +306,7 @@ func readWho(c *cli.Context, on given) (authorize.Config, error) {
 	if n := len(c.StringSlice("cert")); n > 1 {
 		return who, problem.New("--key goes with one --cert, not with %d", n).Hint(hint)
 	}
-	if c.NArg() > 0 || c.String("from") != "" {
+	if c.NArg() > 0 || len(c.StringSlice("from")) > 0 {
 		return who, problem.New("--key goes with the certificate in --cert alone, not with serial numbers").Hint(hint)
 	}
 	return who, nil
