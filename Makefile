@@ -1,5 +1,6 @@
 # `make help` lists the targets. Nothing is needed but Go, git and make.
 
+FUZZTIME ?= 10s
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 BUILD    = CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 # With /go.mod or /VERSION/go.mod and the name of a tool it prints the path of that tool,
@@ -11,7 +12,7 @@ LINT     = CGO_ENABLED=0 GOFLAGS=-trimpath
 # All packages but the sessions, which run alone: their scripts look at the time.
 UNITS    = $$(go list ./... | grep -v '/e2e$$')
 
-.PHONY: help build cross demo test check bench lint tools
+.PHONY: help build cross demo test test-versions check bench fuzz lint tools
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile
@@ -38,6 +39,9 @@ check: lint ## the linters and the tests that need no CA, within a minute
 
 bench: tools ## measure against step itself
 	go test -C e2e -tags bench -run "^TestBench" -parallel 1 -v -count 1
+
+fuzz: ## run each fuzz target for FUZZTIME, 10s unless given
+	tools/fuzz.sh $(FUZZTIME)
 
 lint: ## gofmt, go mod tidy, go vet, staticcheck
 	@out=$$(gofmt -d .) && test -z "$$out" || { echo "$$out"; exit 1; }
