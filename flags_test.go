@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -90,7 +91,7 @@ func checkLine(t *testing.T, line ...string) error {
 		return nil
 	}
 	app := cli.NewApp()
-	app.HideVersion = true
+	app.HideVersion, app.Writer = true, io.Discard
 	app.Commands = []cli.Command{command}
 	if err := app.Run(append([]string{"step", command.Name}, args...)); err != nil {
 		return err

@@ -62,8 +62,9 @@
 //
 //	[!] crl SERIAL [CODE]
 //	    The CA's CRL, whose signature is verified, holds the serial number, with
-//	    this reason code (0: without one). Of a stopped CA the one in its
-//	    database counts, which nobody has renewed since.
+//	    this reason code (0: without one; in the CRLs of step-ca before 0.30, none
+//	    has one). Of a stopped CA the one in its database counts, which nobody has
+//	    renewed since.
 //	crl-check NAME SAYS
 //	    "openssl verify -crl_check" says this of NAME.crt and that CRL: OK, or an
 //	    error such as "certificate revoked".
@@ -204,7 +205,8 @@
 //
 // And conditions: postgresql and mysql (a server can be started), netns
 // (programs can be run without a network), tmpfs (a file system can be mounted),
-// root, sudo. With $CI set the first four are true, or an error.
+// root, sudo. With $CI set the first four are true, or an error. step-ca:0.30 is
+// true if step-ca is of version 0.30 or later; what depends on it says why.
 //
 // For benchmarks, with the build tag bench:
 //
@@ -509,6 +511,9 @@ func (s *script) end() {
 
 func condition(name string) (bool, error) {
 	var err error
+	if least, ok := strings.CutPrefix(name, "step-ca:"); ok {
+		return isAtLeast(os.Getenv("STEP_CA"), least), nil
+	}
 	switch name {
 	case "root":
 		return os.Geteuid() == 0, nil

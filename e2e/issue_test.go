@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -178,6 +179,9 @@ func cmdCRL(ts *testscript.TestScript, neg bool, args []string) {
 	coded := slices.ContainsFunc(entry.Extensions, func(e pkix.Extension) bool {
 		return e.Id.Equal([]int{2, 5, 29, 21}) // RFC 5280, section 5.3.1
 	})
+	if v := cmp.Or(current(ts).version, os.Getenv("STEP_CA")); !coded && !isAtLeast(v, "0.30") {
+		return // it leaves all reasons out
+	}
 	if strconv.Itoa(entry.ReasonCode) != args[1] || coded != (args[1] != "0") {
 		ts.Fatalf("the CRL holds %s with reason code %d (extension: %t)", serial, entry.ReasonCode, coded)
 	}

@@ -127,6 +127,9 @@ func canonicalHost(text string) (string, error) {
 		}
 	}
 	canonical, _ := canonicalDNS(text)
+	if strings.HasSuffix(canonical, ".") {
+		return "", errors.New("its last label is empty")
+	}
 	return canonical, nil
 }
 
