@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 goreleaser=$1
-"$goreleaser" check --quiet .goreleaser.yml
+"$goreleaser" check .goreleaser.yml
 top=$(mktemp -d)
 trap 'rm -rf "$top"' EXIT
 sed 's/^    targets: .*/    targets: [linux_amd64]/' .goreleaser.yml >"$top/config.yml"
