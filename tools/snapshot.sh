@@ -12,8 +12,9 @@ trap 'rm -rf "$top"' EXIT
 sed 's/^    targets: .*/    targets: [linux_amd64]/' .goreleaser.yml >"$top/config.yml"
 for copy in one two/deeper; do
 	git clone -q --no-tags . "$top/$copy"
-	# Containers, SBOMs and signatures take programs that only GitHub's runners have.
-	(cd "$top/$copy" && TZ=Etc/GMT+${#copy} nice "$goreleaser" release --snapshot --config "$top/config.yml" --skip docker,sbom,sign)
+	# Containers, SBOMs and signatures take programs that are on the runners of GitHub, and
+	# Scoop an archive for Windows.
+	(cd "$top/$copy" && TZ=Etc/GMT+${#copy} nice "$goreleaser" release --snapshot --config "$top/config.yml" --skip docker,sbom,sign,scoop)
 done
 sums() { (cd "$1/dist" && find . -type f \( -name '*.tar.gz' -o -name '*.deb' -o -name '*.rpm' -o -name checksums.txt -o -name step-revoke-plugin \) -exec sha256sum {} + | sort); }
 sums "$top/one"
