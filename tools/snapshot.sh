@@ -10,8 +10,9 @@ goreleaser=$1
 top=$(mktemp -d)
 trap 'rm -rf "$top"' EXIT
 sed 's/^    targets: .*/    targets: [linux_amd64]/' .goreleaser.yml >"$top/config.yml"
+git clone -q . "$top/one"
+git clone -q "$top/one" "$top/two/deeper"
 for copy in one two/deeper; do
-	git clone -q --no-tags . "$top/$copy"
 	# Containers, SBOMs and signatures take programs that are on the runners of GitHub, and
 	# Scoop an archive for Windows.
 	(cd "$top/$copy" && TZ=Etc/GMT+${#copy} nice "$goreleaser" release --snapshot --config "$top/config.yml" --skip docker,sbom,sign,scoop)
