@@ -1,6 +1,7 @@
 package authorize
 
 import (
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"strings"
@@ -46,6 +47,37 @@ func FuzzToken(f *testing.F) {
 			}
 			if err := token.checkFor(list); err == nil && token.claims.Subject != "4660" {
 				t.Errorf("%q fits the serial number 4660", raw)
+			}
+		}
+	})
+}
+
+// FuzzFitting chooses from any provisioners that a CA lists. What fits can be shown,
+// and be asked for its key.
+func FuzzFitting(f *testing.F) {
+	for _, list := range []string{
+		`[{"type":"JWK","name":"admin","key":{"use":"sig","kty":"EC","kid":"k","crv":"P-256","alg":"ES256","x":"axfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpY","y":"T-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU"},"encryptedKey":"eyJ"}]`,
+		`[{"type":"JWK","name":"admin"},{"type":"X5C","name":"x","roots":"LS0t"},{"type":"ACME","name":"acme"}]`, `[{"type":"X5C"},{"type":"JWK","key":null}]`, `[]`,
+	} {
+		f.Add([]byte(list), "admin", "k")
+	}
+	_, leaf, _ := newMiniCA(f, time.Now(), time.Now().Add(time.Hour))
+	f.Fuzz(func(t *testing.T, data []byte, name, kid string) {
+		defer bounded()()
+		var list provisioner.List
+		if json.Unmarshal(data, &list) != nil {
+			return
+		}
+		for _, c := range []Credentials{{}, {config: Config{Provisioner: name, KID: kid}}, {x5c: []*x509.Certificate{leaf}}} {
+			fitting, err := c.fitting(list)
+			if (err == nil) != (len(fitting) > 0) {
+				t.Errorf("%d fit, %v", len(fitting), err)
+			}
+			for _, p := range fitting {
+				_, _, _ = p.GetEncryptedKey()
+				if p.GetIDForToken() == "" || c.config.Provisioner != "" && p.GetName() != name {
+					t.Errorf("%q fits", p.GetName())
+				}
 			}
 		}
 	})

@@ -161,7 +161,7 @@ func TestWithES256(t *testing.T) {
 }
 
 // newMiniCA makes a CA, and a certificate of it.
-func newMiniCA(t *testing.T, notBefore, notAfter time.Time) (ca *minica.CA, leaf *x509.Certificate, key *jose.JSONWebKey) {
+func newMiniCA(t testing.TB, notBefore, notAfter time.Time) (ca *minica.CA, leaf *x509.Certificate, key *jose.JSONWebKey) {
 	t.Helper()
 	ca, err := minica.New()
 	if err != nil {

@@ -119,8 +119,6 @@ func FuzzProvisioners(f *testing.F) {
 			if len(p.GetName()) > maxName || p.GetType().String() == "" {
 				t.Errorf("a provisioner of type %q with the name %q", p.GetType(), p.GetName())
 			}
-			_, _, _ = p.GetEncryptedKey()
-			_ = p.GetIDForToken()
 		}
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 )
 
 // FuzzClean puts a part of a secret into a text, written in any of the encodings.
@@ -27,7 +28,11 @@ func FuzzClean(f *testing.F) {
 		}
 		begin := min(int(from), len(sent))
 		part := sent[begin:max(begin, min(int(to), len(sent)))]
-		shown := Clean(before+encodings[names[int(how)%len(names)]](part)+after, sent)
+		written := encodings[names[int(how)%len(names)]](part)
+		shown := Clean(before+written+after, sent)
+		if len(part) >= 2*minPart && utf8.ValidString(part) && strings.Contains(shown, written) {
+			t.Errorf("%q is left in %q", written, shown)
+		}
 		for text := range strings.SplitSeq(strings.ReplaceAll(shown, string(password), string(token)), string(token)) {
 			for i := range len(text) - minPart + 1 {
 				if strings.Contains(sent, text[i:i+minPart]) {

@@ -143,7 +143,7 @@ func FuzzQuery(f *testing.F) {
 		san(f, generalName(dnsName, "Mike.Example."), generalName(emailName, "Mike@Example.com"), generalName(uriName, "HTTPS://Mike.example/A"), generalName(ipName, "\x0a\x00\x00\x01")))
 	for _, term := range []string{
 		"san=mike.example", "san=MÜNCHEN.example", "san=Mike@EXAMPLE.com", "san=https://mike.EXAMPLE/A", "san=10.0.0.1", "san=::ffff:10.0.0.1", "san=fe80::1%eth0",
-		"subject=mike", "provisioner=ci", "issued-after=36h", "issued-before=2026-11-20", "issued-before=2026-11-20T08:00:00+01:00", "sna=x", "key=sha256:00", "san=\xff", "san=urn:x:%zz", "san=10.0..", "san=mike@x..",
+		"subject=mike", "provisioner=ci", "issued-after=36h", "issued-before=2026-11-20", "issued-before=2026-11-20T08:00:00+01:00", "sna=x", "key=sha256:00", "san=\xff", "san=urn:x:%zz", "san=10.0..", "san=mike@x..", "san=x .",
 	} {
 		f.Add(term, cert.Raw)
 	}

@@ -127,8 +127,8 @@ func canonicalHost(text string) (string, error) {
 		}
 	}
 	canonical, _ := canonicalDNS(text)
-	if strings.HasSuffix(canonical, ".") {
-		return "", errors.New("its last label is empty")
+	if strings.HasSuffix(canonical, ".") || strings.TrimSpace(canonical) != canonical {
+		return "", errors.New("its last label is empty, or ends with white space")
 	}
 	return canonical, nil
 }
