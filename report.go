@@ -49,6 +49,7 @@ type report struct {
 	kept         []*revocation.Outcome                // what --verify may still change
 	fromJournal  bool                                 // what the journal had is written to standard output
 	columns      []column                             // of the table of a dry run
+	watch        *crlWatch                            // of a large batch; nil if there is nothing to watch
 	interrupted  bool                                 // a signal has ended the batch
 	hasCRL       *bool                                // whether the CA has one; nil if that is not known
 	errUnwritten error                                // why standard output lacks something
@@ -121,6 +122,9 @@ func (r *report) Ended(o *revocation.Outcome) error {
 		err = r.journal.Write(r.object(o))
 	}
 	r.sayOutcome(o)
+	if r.watch.ended(o.Status) {
+		r.saySlowing()
+	}
 	if r.options.verify {
 		r.kept = append(r.kept, o)
 	} else {

@@ -132,7 +132,9 @@ func carryOut(ctx context.Context, o *options, ca authority, credentials *author
 		if err := r.begin(proof.String()); err != nil {
 			return err
 		}
+		stop := r.watchCRL(ctx, ca)
 		stopped = r.end(batch.Run(ctx, pace(o, ca, r), ca, proof, list, r))
+		stop()
 	}
 	if o.verify {
 		return errors.Join(stopped, r.verify(ctx, ca))

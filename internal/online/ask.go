@@ -185,14 +185,14 @@ func into(value any) func(io.Reader) error {
 	return func(body io.Reader) error { _, err := readJSON(body, value); return err }
 }
 
-// readDER reads a DER value into memory of just its size. What is none comes back
+// readDER reads a DER value, of so many bytes at most, into memory of just its size. What is none comes back
 // in part, for a parser to refuse.
-func readDER(body io.Reader) ([]byte, error) {
+func readDER(body io.Reader, limit int64) ([]byte, error) {
 	r := bufio.NewReader(body)
 	head, _ := r.Peek(6) // an error comes up again
 	size := derSize(head)
-	if size > maxCRL {
-		return nil, badAnswer("it has more than %s", inBytes(maxCRL))
+	if size > limit {
+		return nil, badAnswer("it has more than %s", inBytes(limit))
 	}
 	data := bytes.NewBuffer(make([]byte, 0, size+1+bytes.MinRead))
 	_, err := data.ReadFrom(io.LimitReader(r, size+1)) // with a byte of what should not follow

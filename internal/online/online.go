@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"io"
+	"math/big"
 	"net/http"
 	"net/url"
 	"os"
@@ -185,7 +186,7 @@ func (c *CA) Evidence(ctx context.Context) (revocation.Evidence, error) {
 	}
 	var der []byte
 	err = c.get(ctx, "asked for its CRL", exchange{path: "1.0/crl", limit: maxCRL, read: func(body io.Reader) (err error) {
-		der, err = readDER(body)
+		der, err = readDER(body, maxCRL)
 		return err
 	}})
 	switch r, refused := asRefusal(err); {
@@ -202,6 +203,22 @@ func (c *CA) Evidence(ctx context.Context) (revocation.Evidence, error) {
 		return nil, err // and no *CRL that is nil
 	}
 	return crl, nil
+}
+
+// CRLNumber returns the number of the CA's CRL, which is not verified. It asks once,
+// and reads no CRL that is very large.
+func (c *CA) CRLNumber(ctx context.Context) (number *big.Int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	var der []byte
+	_, err = c.send(ctx, exchange{method: http.MethodGet, path: "1.0/crl", limit: maxLook, read: func(body io.Reader) (err error) {
+		der, err = readDER(body, maxLook)
+		return err
+	}})
+	if err != nil {
+		return nil, explain(c.url, "asked for its CRL", err)
+	}
+	return revocation.NumberOf(der)
 }
 
 // Concurrency is how many revocations to have in flight: as many as are wanted,

@@ -30,6 +30,7 @@ const (
 	maxCertificates = 1 << 20 // a root, or intermediates
 	maxProvisioners = 16 << 20
 	maxCRL          = 64 << 20 // 1.3 million entries of step-ca
+	maxLook         = 16 << 20 // of a CRL, beside revocations
 	maxUnread       = 1 << 20  // that wait on a connection of HTTP/2
 )
 

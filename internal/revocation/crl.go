@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"math/big"
 	"slices"
 	"time"
 
@@ -56,6 +57,23 @@ func ReadCRL(der []byte, issuers []*x509.Certificate) (*CRL, error) {
 		return nil, fmt.Errorf("reading the CRL: %w", err)
 	}
 	return l, nil
+}
+
+// NumberOf returns the number of a CRL in DER. Nobody has verified that: it says that
+// another CRL was made, and nothing more.
+func NumberOf(der []byte) (*big.Int, error) {
+	p, err := split(der)
+	if err != nil {
+		return nil, fmt.Errorf("reading the CRL: %w", err)
+	}
+	list, err := p.with(nil)
+	if err != nil {
+		return nil, fmt.Errorf("reading the CRL: %w", err)
+	}
+	if list.Number == nil {
+		return nil, errors.New("the CRL has no number")
+	}
+	return list.Number, nil
 }
 
 // codeOf returns the reason code of an entry. An entry without the extension,

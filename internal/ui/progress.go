@@ -2,6 +2,7 @@ package ui
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/cheggaaa/pb/v3"
@@ -14,6 +15,14 @@ type Progress struct {
 	total, done, failed int
 	began               time.Time
 	bar                 *pb.ProgressBar // nil: lines
+	marks               []mark          // at 1, 2, 4, … that were done
+	slows               bool            // each takes longer than the one before it
+}
+
+// A mark is how many were done after a time.
+type mark struct {
+	done int
+	took time.Duration
 }
 
 const (
@@ -23,6 +32,10 @@ const (
 
 // barTemplate is the bar, in the language of its library.
 const barTemplate = `{{counters . "%s of %s"}} {{bar . "[" "=" ">" " " "]"}} {{percent . "%.0f%%"}} {{speed . "%s/s" "…/s"}} {{rtime . "%s left" "%s" "… left"}}{{string . "failed"}}`
+
+// slowTemplate is the bar with an estimate of our own: that of the library takes the
+// rate for constant.
+var slowTemplate = strings.Replace(barTemplate, `{{rtime . "%s left" "%s" "… left"}}`, `{{string . "left"}}`, 1)
 
 // NewProgress returns the progress of a batch of so many, which begins now.
 func NewProgress(total int) *Progress { return newProgress(stderr, total) }
@@ -46,9 +59,38 @@ func (p *Progress) Interval() time.Duration {
 // Add counts one that is done, and may have failed.
 func (p *Progress) Add(failed bool) {
 	p.done++
+	if p.done&(p.done-1) == 0 {
+		p.marks = append(p.marks, mark{p.done, time.Since(p.began)})
+	}
 	if failed {
 		p.failed++
 	}
+}
+
+// Slows says that each takes longer than the one before it, by about as much each time:
+// the time that is left is estimated by that.
+func (p *Progress) Slows() {
+	p.slows = true
+	if p.bar != nil {
+		p.bar.SetTemplateString(slowTemplate)
+	}
+}
+
+// left estimates the time that is left after this one.
+func (p *Progress) left(took time.Duration) (left time.Duration, known bool) {
+	if p.done == 0 {
+		return 0, false
+	}
+	mean := took.Seconds() / float64(p.done) // of each that is done
+	growth := 0.0                            // of the mean, with each
+	for _, m := range p.marks {
+		if p.slows && m.done <= p.done/2 { // the last of them counts
+			growth = max(0, (mean-m.took.Seconds()/float64(m.done))/float64(p.done-m.done))
+		}
+	}
+	rest := float64(p.total - p.done)
+	all := (mean + growth*rest) * float64(p.total)
+	return time.Duration((all - took.Seconds()) * float64(time.Second)).Round(time.Second), true
 }
 
 // Show draws the bar, or prints a line. A batch of one shows nothing.
@@ -65,8 +107,8 @@ func (p *Progress) Show() {
 // line returns how far the batch is after this time.
 func (p *Progress) line(took time.Duration) string {
 	left := "time left unknown"
-	if p.done > 0 {
-		left = (took / time.Duration(p.done) * time.Duration(p.total-p.done)).Round(time.Second).String() + " left"
+	if d, known := p.left(took); known {
+		left = d.String() + " left"
 	}
 	return fmt.Sprintf("%s of %s done, %s failed, %s/s, %s",
 		Number(p.done), Number(p.total), Number(p.failed), PerSecond(p.done, took), left)
@@ -77,6 +119,9 @@ func (p *Progress) draw() {
 	width := p.screen.columns()
 	if p.failed > 0 {
 		p.bar.Set("failed", fmt.Sprintf(" %s failed", Number(p.failed)))
+	}
+	if d, known := p.left(time.Since(p.began)); p.slows && known {
+		p.bar.Set("left", d.String()+" left")
 	}
 	p.screen.setBottom(p.bar.SetCurrent(int64(p.done)).SetWidth(width-1).String(), width)
 }
