@@ -11,7 +11,7 @@ LINT     = CGO_ENABLED=0 GOFLAGS=-trimpath
 # All packages but the sessions, which run alone: their scripts look at the time.
 UNITS    = $$(go list ./... | grep -v '/e2e$$')
 
-.PHONY: help build cross demo test check bench lint tools
+.PHONY: help build cross snapshot demo test check bench lint tools
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile
@@ -20,10 +20,13 @@ build: ## build ./step-revoke-plugin
 	$(BUILD) -o step-revoke-plugin$(shell go env GOEXE) .
 
 cross: ## check that every released system and architecture builds
-	@set -e; for platform in linux/arm64 darwin/arm64 windows/amd64 freebsd/amd64; do \
+	@set -e; for platform in linux/arm64 linux/arm darwin/arm64 windows/amd64 freebsd/amd64; do \
 		echo "building for $$platform"; \
-		GOOS=$${platform%/*} GOARCH=$${platform#*/} $(BUILD) -o /dev/null .; \
+		GOOS=$${platform%/*} GOARCH=$${platform#*/} GOARM=7 $(BUILD) -o /dev/null .; \
 	done
+
+snapshot: tools ## make the packages of the last commit for linux/amd64, twice, and check them
+	@STEP="$$($(TOOL)/go.mod step)" tools/snapshot.sh "$$($(TOOL)/goreleaser/go.mod goreleaser)"
 
 demo: build tools ## revoke certificates of a throwaway CA, as a transcript
 	@tools/demo.sh ./step-revoke-plugin "$$($(TOOL)/go.mod step)" "$$($(TOOL)/go.mod step-ca)"
