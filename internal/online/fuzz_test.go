@@ -164,7 +164,7 @@ func FuzzDER(f *testing.F) {
 		if size := derSize(data[:min(len(data), 6)]); size > 1<<20 && size <= maxCRL {
 			return // for which room is made: once in a run, but here again and again
 		}
-		der, err := readDER(bytes.NewReader(data))
+		der, err := readDER(bytes.NewReader(data), maxCRL)
 		if err == nil && (!bytes.HasPrefix(data, der) || int64(len(der)) != min(int64(len(data)), derSize(data[:min(len(data), 6)])+1)) {
 			t.Errorf("of %x, %x is read", data, der)
 		}
