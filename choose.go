@@ -294,7 +294,7 @@ func (c *choice) check(o *options) error {
 // few certificates one by one.
 func (r *report) sayBeside(ctx context.Context) (err error) {
 	o := r.options
-	if o.offline == nil || o.dryRun || o.targets.From != "" || o.query.IsSet() || r.counts[revocation.Revoked] == 0 || r.many() || ctx.Err() != nil {
+	if o.offline == nil || o.dryRun || len(o.targets.From) > 0 || o.query.IsSet() || r.counts[revocation.Revoked] == 0 || r.many() || ctx.Err() != nil {
 		return nil
 	}
 	s, err := newSearch(ctx, o)

@@ -82,9 +82,10 @@ var flagGroups = []struct {
 		{names: []string{"cert"}, value: fileName, many: true, usage: `The certificate to revoke, a PEM file; its first certificate counts.
 With --key it authorizes its own revocation. Without, a provisioner does,
 and the flag may be repeated`},
-		{names: []string{"from"}, value: fileName, usage: `A file that names many certificates: serial numbers, one a line, or PEM
-certificates, or the output of --format json, of a dry run for instance.
-A dash (-) is standard input`},
+		{names: []string{"from"}, value: fileName, many: true, usage: `A file that names many certificates: serial numbers, one a line or in CSV,
+or PEM certificates, or the output of --format json, of a dry run for
+instance. A dash (-) is standard input; of a directory its PEM files are
+read. May be repeated`},
 		{names: []string{"where"}, value: whereTerm, many: true, usage: `Certificates by what they are, from the CA's database: see PROPERTIES. The
 same property twice means any of the values, different ones must all hold`},
 		{names: []string{"max"}, value: numberValue, usage: `Revoke nothing if there are more certificates than this number (n)`},
@@ -386,6 +387,9 @@ func checkReadOnce(c *cli.Context) error {
 				continue
 			}
 			for _, p := range pipes {
+				if os.SameFile(p.info, info) && p.flag == f.name() {
+					return problem.New("--%s names %s twice, which can be read only once", p.flag, file)
+				}
 				if os.SameFile(p.info, info) {
 					return problem.New("--%s and --%s both read %s, which can be read only once", p.flag, f.name(), file)
 				}

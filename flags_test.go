@@ -3,12 +3,15 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/urfave/cli"
+
+	"github.com/step-plugins/step-revoke-plugin/internal/target"
 )
 
 // excluding and needing are the tables conflicts and requirements once more, so
@@ -90,7 +93,7 @@ func checkLine(t *testing.T, line ...string) error {
 		return nil
 	}
 	app := cli.NewApp()
-	app.HideVersion = true
+	app.HideVersion, app.Writer = true, io.Discard
 	app.Commands = []cli.Command{command}
 	if err := app.Run(append([]string{"step", command.Name}, args...)); err != nil {
 		return err
@@ -200,6 +203,39 @@ func TestEmptyValue(t *testing.T) {
 		}
 		for _, line := range lines {
 			checkProblem(t, fmt.Sprintf("%q", line), checkLine(t, line...), name+" has no value", "")
+		}
+	}
+}
+
+// TestPages makes sure that every flag, reason and property is in what is made from
+// their tables.
+func TestPages(t *testing.T) {
+	t.Parallel()
+	pages := map[string]string{"help": helpText(), "man": strings.ReplaceAll(manPage(), `\-`, "-")}
+	for shell, script := range completions {
+		pages[shell] = script()
+	}
+	for title, page := range pages {
+		for _, f := range allFlags() {
+			for _, name := range f.names {
+				typed := dashed(name)
+				if title == "fish" {
+					typed = fmt.Sprintf(" -%c %s ", "sl"[min(len(name)-1, 1)], name)
+				}
+				if !strings.Contains(page, typed) {
+					t.Errorf("%s: %s is missing", title, typed)
+				}
+			}
+		}
+		for _, r := range reasons {
+			if !strings.Contains(page, r.name) {
+				t.Errorf("%s: %s is missing", title, r.name)
+			}
+		}
+		for _, p := range target.Properties {
+			if !strings.Contains(page, p.Name+"=") {
+				t.Errorf("%s: %s= is missing", title, p.Name)
+			}
 		}
 	}
 }

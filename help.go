@@ -2,8 +2,12 @@ package main
 
 import (
 	"fmt"
+	"regexp"
+	"runtime"
 	"slices"
 	"strings"
+
+	"github.com/urfave/cli"
 
 	"github.com/step-plugins/step-revoke-plugin/internal/target"
 )
@@ -66,7 +70,46 @@ USAGE
   A revoked certificate cannot be renewed. Whether those who are shown the
   certificate learn of it depends on the CRL, which the CA must publish and they
   must read: step-ca has CRLs only where its ca.json turns them on.
+
+  Completions for a shell, which is bash, zsh or fish, and the manual page:
+    $ step-revoke-plugin completion bash
+    $ step-revoke-plugin man
 `
+
+// usageText is for who types the bare name of the program, and has no CA either.
+const usageText = `step-revoke-plugin revokes certificates issued by a step-ca certificate authority.
+
+  step revoke SERIAL-NUMBER             where step knows the CA
+  step revoke --cert mike.crt           a certificate in a file
+  step revoke --from serials.txt        many certificates
+  step revoke --where san=HOST          what the CA's host has on record
+  step revoke --offline SERIAL-NUMBER   on the CA's host, with the CA stopped
+
+No CA is configured here: run 'step ca bootstrap' once, or use --ca-url and
+--fingerprint. 'step-revoke-plugin help' shows examples and all flags.`
+
+// pageFor is what the command line asks to read, if that is all it asks for.
+// args begin with the flags.
+func pageFor(args []string, on given) (page string, err error) {
+	line := strings.Join(args, " ")
+	switch {
+	case on["help"] || line == "-- help":
+		return helpText(), nil
+	case on["version"] || line == "-- version" || line == "-v --":
+		return fmt.Sprintf("step-revoke-plugin/%s (%s/%s)\n", programVersion(), runtime.GOOS, runtime.GOARCH), nil
+	case line == "-- man":
+		return manPage(), nil
+	case strings.HasPrefix(line+" ", "-- completion "):
+		return completion(args[2:]...)
+	}
+	return "", nil
+}
+
+// isBare tells whether there is neither an argument nor a flag, nor anything that
+// stands for one.
+func isBare(c *cli.Context) bool {
+	return c.NArg() == 0 && !slices.ContainsFunc(allFlags(), func(f *flag) bool { return c.IsSet(f.name()) })
+}
 
 // helpProperties, helpReasons, helpRest and helpCodes come after the flags.
 const helpProperties = `
@@ -137,6 +180,44 @@ func helpText() string {
 		b.WriteString("    " + strings.Join(names, " ") + "\n")
 	}
 	b.WriteString(helpCodes)
+	return b.String()
+}
+
+var (
+	manTitle = regexp.MustCompile(`^[A-Z ]+$`)
+	manItem  = regexp.MustCompile(`^ {2}\S`)
+)
+
+// manPage is the help as a manual page (groff_man(7)). The layout of the help says
+// what a line is: a title, the text or item that begins behind two blanks, the
+// explanation of an item behind six, or what must stay as it is behind four.
+func manPage() string {
+	escape := strings.NewReplacer(`\`, `\e`, "-", `\-`, "'", `\(aq`, "`", `\(ga`, "^", `\(ha`, "~", `\(ti`)
+	lines := strings.Split(helpText(), "\n") // the last one is empty
+	_, about, _ := strings.Cut(lines[0], " -- ")
+	var b strings.Builder
+	fmt.Fprintf(&b, ".TH STEP\\-REVOKE\\-PLUGIN 1 \"\" \"step\\-revoke\\-plugin %s\"\n.nh\n.ad l\n.SH NAME\nstep\\-revoke\\-plugin \\- %s\n",
+		escape.Replace(programVersion()), escape.Replace(about))
+	asIs := false // within lines that are not filled
+	for i, line := range lines[1 : len(lines)-1] {
+		text, next := escape.Replace(strings.TrimSpace(line)), lines[i+2]
+		if verbatim := strings.HasPrefix(line, "    ") && (asIs || !strings.HasPrefix(line, "      ")); verbatim != asIs {
+			asIs = verbatim
+			b.WriteString(map[bool]string{true: ".nf\n", false: ".fi\n"}[asIs])
+		}
+		switch {
+		case asIs:
+			b.WriteString(escape.Replace(line[2:]) + "\n")
+		case line == "" && !manTitle.MatchString(next):
+			b.WriteString(".PP\n")
+		case manTitle.MatchString(line):
+			b.WriteString(".SH " + text + "\n")
+		case manItem.MatchString(line) && strings.HasPrefix(next, "      "):
+			b.WriteString(".TP\n.B " + text + "\n")
+		case line != "":
+			b.WriteString(`\&` + text + "\n") // no request, whatever it begins with
+		}
+	}
 	return b.String()
 }
 

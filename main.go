@@ -5,11 +5,10 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/signal"
-	"runtime"
 	"runtime/debug"
+	"strings"
 	"syscall"
 	"time"
 
@@ -64,13 +63,15 @@ func run(args []string) int {
 func runApp(ctx context.Context, args []string) (err error) {
 	defer problem.Recover(&err)
 	args, on, err := flagsFirst(args)
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case on["help"]:
-		return printOut(helpText())
-	case on["version"]:
-		return printOut(fmt.Sprintf("step-revoke-plugin/%s (%s/%s)\n", programVersion(), runtime.GOOS, runtime.GOARCH))
+	}
+	page, err := pageFor(args, on)
+	if err != nil {
+		return err
+	}
+	if page != "" {
+		return printOut(page)
 	}
 	command := revokeCommand(ctx, on)
 	os.Unsetenv(step.IgnoreEnvVar) // flags that name it as their variable have none
@@ -121,6 +122,12 @@ func configure(ctx context.Context, c *cli.Context, on given) (*options, error) 
 	ui.Debug("step-revoke-plugin %s, step path %s", programVersion(), step.Path())
 	if err := applyDefaults(c); err != nil {
 		return nil, err
+	}
+	if isBare(c) {
+		for line := range strings.SplitSeq(usageText, "\n") {
+			ui.Say("%s", line)
+		}
+		return nil, problem.WithCode(problem.Usage, "nothing to revoke: %w", errReported)
 	}
 	return readOptions(ctx, c, on)
 }

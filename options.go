@@ -146,7 +146,7 @@ func readOptions(ctx context.Context, c *cli.Context, on given) (*options, error
 	}
 	o := &options{
 		targets: target.Sources{
-			Serials: c.Args(), Certs: c.StringSlice("cert"), From: c.String("from"),
+			Serials: c.Args(), Certs: c.StringSlice("cert"), From: c.StringSlice("from"),
 			AllowSmall: c.Bool("allow-unknown"), Exists: exists,
 		},
 		reasonGiven:  on.any("reason", "reasonCode"),
@@ -197,7 +197,7 @@ func readOptions(ctx context.Context, c *cli.Context, on given) (*options, error
 		return o, o.findDatabase()
 	}
 	if err = o.findOffline(c); err == nil && byHost {
-		o.proof.Host = thisHost() + " (the CA's database, " + strings.ToLower(o.settings.CA.DB.Type) + ")"
+		o.proof.Host = thisHost() + " (the CA's database) [" + strings.ToLower(o.settings.CA.DB.Type) + "]"
 		o.offline.ByHost = true
 	}
 	return o, err
@@ -306,7 +306,7 @@ func readWho(c *cli.Context, on given) (authorize.Config, error) {
 	if n := len(c.StringSlice("cert")); n > 1 {
 		return who, problem.New("--key goes with one --cert, not with %d", n).Hint(hint)
 	}
-	if c.NArg() > 0 || c.String("from") != "" {
+	if c.NArg() > 0 || len(c.StringSlice("from")) > 0 {
 		return who, problem.New("--key goes with the certificate in --cert alone, not with serial numbers").Hint(hint)
 	}
 	return who, nil
@@ -326,10 +326,14 @@ func (o *options) findOffline(c *cli.Context) (err error) {
 // findDatabase reads the configuration of the CA whose database is read while it
 // runs.
 func (o *options) findDatabase() (err error) {
-	if o.settings, err = offline.ReadSettings(o.configFile); err != nil {
-		return problem.Wrap(err, "--where needs the CA's database").Hint("run it on the CA's host")
+	if o.settings, err = offline.ReadSettings(o.configFile); err == nil {
+		return o.checkDatabase()
 	}
-	return o.checkDatabase()
+	wrapped := problem.Wrap(err, "--where needs the CA's database")
+	if !exists(o.configFile) {
+		return wrapped.Hint("run it on the CA's host")
+	}
+	return wrapped
 }
 
 // findOnline finds out which CA is meant, and reads the token, if one is to

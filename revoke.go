@@ -173,18 +173,18 @@ func readTargets(ctx context.Context, o *options) (*target.List, revocation.Reas
 		return &c.list, o.reason, nil
 	}
 	sources := o.targets
-	if len(sources.Serials)+len(sources.Certs) == 0 && sources.From == "" {
-		serial, err := ui.Ask(ctx, "a serial number, --cert, --from or --where", "What is the serial number of the certificate to revoke? (`step certificate inspect FILE` shows it)",
+	if len(sources.Serials)+len(sources.Certs) == 0 && len(sources.From) == 0 {
+		serial, err := ui.Ask(ctx, "a serial number, --cert, --from or --where", "Serial number", "`step certificate inspect FILE` shows the serial number of a certificate",
 			func(s string) error { _, err := target.ParseSerial(s); return err })
 		if err != nil {
 			return nil, o.reason, err
 		}
 		sources.Serials = []string{serial}
 	}
-	if sources.From != "" && o.offline == nil {
+	if len(sources.From) > 0 && o.offline == nil {
 		debug.SetMemoryLimit(softMemoryLimit)
 	}
-	if sources.From == "-" && ui.StdinIsTerminal() {
+	if slices.Contains(sources.From, "-") && ui.StdinIsTerminal() {
 		ui.Good("Reading serial numbers or certificates from the terminal, until Ctrl-D on a line of its own")
 	}
 	var settled *revocation.Reason
@@ -196,13 +196,17 @@ func readTargets(ctx context.Context, o *options) (*target.List, revocation.Reas
 		return err
 	}
 	list, notes, err := target.Read(ctx, sources)
-	for _, line := range notes.LeftOut {
-		ui.Warn("%s", line)
+	for _, n := range notes {
+		for _, line := range n.LeftOut {
+			ui.Warn("%s", line)
+		}
 	}
 	if err != nil {
 		return nil, o.reason, err
 	}
-	saySource(notes)
+	for _, n := range notes {
+		saySource(n)
+	}
 	if settled == nil {
 		settled = &o.reason
 	}
@@ -218,14 +222,14 @@ func checkMax(o *options, list *target.List) error {
 		Hint("--dry-run without --max shows them")
 }
 
-// saySource says how many certificates the file of --from names.
+// saySource says how many certificates one --from names.
 func saySource(n target.Notes) {
-	if n.Name == "" {
-		return
-	}
 	what := ui.Count(n.Read-n.Repeated, "certificate", "certificates")
 	if n.Repeated > 0 {
 		what += " (" + ui.Count(n.Repeated, "repetition", "repetitions") + " left out)"
+	}
+	if n.Files > 0 {
+		what += " in " + ui.Count(n.Files, "file", "files")
 	}
 	ui.Selected("From", n.Name+", "+what)
 }
@@ -330,7 +334,7 @@ func confirm(ctx context.Context, o *options, list *target.List, r *report) erro
 	if r.releases() {
 		return confirmRelease(ctx, o, list, r)
 	}
-	if (o.targets.From != "" || o.query.IsSet()) && !o.force && !o.dryRun {
+	if (len(o.targets.From) > 0 || o.query.IsSet()) && !o.force && !o.dryRun {
 		if err := ui.CheckTerminal("--force"); err != nil {
 			return err
 		}

@@ -48,10 +48,10 @@
 //	forged NAME VICTIM
 //	    Make NAME.crt, a certificate with the serial number of VICTIM.crt that
 //	    nobody but its own key NAME.key has signed, and that expires in a minute.
-//	expired NAME AGO
+//	expired NAME AGO [LIKE]
 //	    Make NAME.crt, a certificate that expired some time ago, as the CA would
 //	    have issued it then: signed with the CA's key and stored in its database.
-//	    Sets $NAME.
+//	    Sets $NAME. With LIKE it is of the provisioner of LIKE.crt.
 //	refused NAME..., renews NAME...
 //	    The CA refuses to renew NAME.crt because it is revoked; it renews it.
 //	serials FILE N
@@ -62,8 +62,9 @@
 //
 //	[!] crl SERIAL [CODE]
 //	    The CA's CRL, whose signature is verified, holds the serial number, with
-//	    this reason code (0: without one). Of a stopped CA the one in its
-//	    database counts, which nobody has renewed since.
+//	    this reason code (0: without one; in the CRLs of step-ca before 0.30, none
+//	    has one). Of a stopped CA the one in its database counts, which nobody has
+//	    renewed since.
 //	crl-check NAME SAYS
 //	    "openssl verify -crl_check" says this of NAME.crt and that CRL: OK, or an
 //	    error such as "certificate revoked".
@@ -96,6 +97,14 @@
 //	only-refused [NAME...]
 //	    The CA renews all certificates of the stock but these, and those that were
 //	    revoked or stuck before.
+//	loaded ca|badger N ARGS...
+//	    Have the CA issue certificates all the time, or write them to the Badger
+//	    directory $WORK/churn, and run the plugin N times with these arguments, a dry
+//	    run of a question. It must each time look at all that were issued before.
+//	cut-short KILL|TERM TIMES ARGS...
+//	    Run the plugin as often, with the signal at a random moment. After KILL
+//	    others must not be able to read what it leaves in $TMPDIR, and after TERM
+//	    nothing may be left.
 //	put TABLE/KEY FILE
 //	    Store what is in a file in the database of a stopped CA.
 //
@@ -196,7 +205,8 @@
 //
 // And conditions: postgresql and mysql (a server can be started), netns
 // (programs can be run without a network), tmpfs (a file system can be mounted),
-// root, sudo. With $CI set the first four are true, or an error.
+// root, sudo. With $CI set the first four are true, or an error. step-ca:0.30 is
+// true if step-ca is of version 0.30 or later; what depends on it says why.
 //
 // For benchmarks, with the build tag bench:
 //
@@ -390,6 +400,8 @@ func scriptParams(dir string) testscript.Params {
 			"serials":   cmdSerials,
 
 			"answers":       cmdAnswers,
+			"cut-short":     cmdCutShort,
+			"loaded":        cmdLoaded,
 			"only-recorded": cmdOnlyRecorded,
 			"only-refused":  cmdOnlyRefused,
 			"put":           cmdPut,
@@ -499,6 +511,9 @@ func (s *script) end() {
 
 func condition(name string) (bool, error) {
 	var err error
+	if least, ok := strings.CutPrefix(name, "step-ca:"); ok {
+		return isAtLeast(os.Getenv("STEP_CA"), least), nil
+	}
 	switch name {
 	case "root":
 		return os.Geteuid() == 0, nil

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"crypto"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -98,6 +99,16 @@ var hostileCases = map[string][]hostileCase{
 		{args: "$admin -$EVIL=1 $mike", code: 2},
 		{args: "--token $EVIL $mike", code: 2},
 		{args: "--token $EVIL_TOKEN $mike", code: 2},
+		// What is on record.
+		{args: "$admin --where subject=mike --dry-run", code: 1},
+		{args: "$admin --allow-unknown --where subject=$EVIL --dry-run"},
+		{args: "$admin --allow-unknown --where provisioner=$EVIL --dry-run --format json", data: true},
+		{args: "$admin --allow-unknown --where subject=$EVIL --where provisioner=$EVIL", code: 2, dialogue: "? Revoke 1 certificate\n= \"n\\r\"\n", answered: 1},
+		{args: "$admin --where $EVIL", code: 2},
+		{args: "$admin --where san=$EVIL", code: 2},
+		{args: "$admin --where key=$EVIL", code: 2},
+		{args: "$admin --where issued-after=$EVIL", code: 2},
+		{args: "$admin --where subject=mike --ca-config $EVIL", code: 2},
 		// Names of provisioners, which a choice shows too.
 		{args: "--provisioner $EVIL --password-file ca/provisioner-password --dry-run $mike"},
 		{args: "--provisioner $EVIL --password-file ca/provisioner-password --dry-run --format json $mike", data: true},
@@ -124,6 +135,8 @@ var hostileCases = map[string][]hostileCase{
 		{args: "--offline $admin --ca-password-file ca/password --cert evil.crt --allow-unknown"},
 		{args: "--offline $admin --dry-run --ca-password-file ca/password --cert evil.crt --allow-unknown"},
 		{args: "--offline --provisioner $EVIL --password-file ca/provisioner-password --ca-password-file ca/password --format json $mike", data: true},
+		{args: "--offline $admin --dry-run --ca-password-file ca/password --allow-unknown --where subject=$EVIL"},
+		{args: "--offline $admin --dry-run --ca-password-file ca/password --where subject=mike", code: 1},
 	},
 }
 
@@ -283,6 +296,7 @@ func (f *fixtures) hostileCertificates() {
 	}
 	evil := f.sign("evil.crt", template, f.certificate("ca/certs/intermediate_ca.crt"), key, f.issuerKey())
 	f.writePEM(hostileFile, "CERTIFICATE", evil)
+	f.hostileRecords(*template, key)
 	f.write("type.pem", []byte(strings.ReplaceAll(string(pem.EncodeToMemory(&pem.Block{Type: "TYPE", Bytes: evil})), "TYPE", "\x1b[31m\u202e")))
 	f.sign("foreign.crt", template, template, key, key)
 	template.IsCA, template.BasicConstraintsValid = true, true
@@ -290,6 +304,22 @@ func (f *fixtures) hostileCertificates() {
 	block, err := pemutil.Serialize(key, pemutil.WithPassword([]byte("secret")))
 	f.Check(err)
 	f.write("encrypted.key", pem.EncodeToMemory(block))
+}
+
+// hostileRecords puts into the CA's database a certificate of a provisioner with the
+// hostile name, and records under that name that are nothing.
+func (f *fixtures) hostileRecords(template x509.Certificate, key crypto.Signer) {
+	template.SerialNumber = new(big.Int).Add(template.SerialNumber, big.NewInt(1))
+	der := f.sign("recorded.crt", &template, f.certificate("ca/certs/intermediate_ca.crt"), key, f.issuerKey())
+	data, err := json.Marshal(map[string]any{"provisioner": map[string]string{"name": hostile}})
+	f.Check(err)
+	serial := template.SerialNumber.String()
+	const stray = `{"Serial":"1","RevokedAt":"2020-01-01T00:00:00Z"}`
+	f.Check(current(f.TestScript).put(map[string]string{
+		"x509_certs/" + serial: string(der), "x509_certs_data/" + serial: string(data),
+		"x509_certs/" + hostile: "nothing", "revoked_x509_certs/" + hostile: stray,
+		"revoked_x509_certs/0x" + template.SerialNumber.Text(16): stray, "ssh_hosts": "",
+	}))
 }
 
 // makeHostileTokens makes tokens that nobody would accept.

@@ -5,6 +5,7 @@ package e2e
 import (
 	"bytes"
 	"fmt"
+	"go/version"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -45,17 +46,24 @@ func build(kind, cgo string, flags ...string) (dir string, err error) {
 	return dir, nil
 }
 
-// tools returns a directory with the real step and step-ca: those that the
-// variables STEP and STEP_CA name, or those that tools/go.mod pins.
+// tools returns a directory with the real step and step-ca. The variables STEP and
+// STEP_CA name programs, or versions that tools/VERSION/go.mod pins; otherwise
+// they are those that tools/go.mod pins.
 var tools = sync.OnceValues(func() (string, error) {
 	dir := filepath.Join(sharedDir, "tools")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return "", err
 	}
 	for name, variable := range map[string]string{"step": "STEP", "step-ca": "STEP_CA"} {
-		path, err := filepath.Abs(os.Getenv(variable))
-		if os.Getenv(variable) == "" {
+		var path string
+		var err error
+		switch value := os.Getenv(variable); {
+		case value == "":
 			path, err = toolPath("tools/go.mod", name)
+		case isVersion(value):
+			path, err = toolPath(filepath.Join("tools", value, "go.mod"), name)
+		default:
+			path, err = filepath.Abs(value)
 		}
 		if err != nil {
 			return "", err
@@ -66,6 +74,17 @@ var tools = sync.OnceValues(func() (string, error) {
 	}
 	return dir, nil
 })
+
+// isVersion tells whether a text is a version like v0.30.2.
+func isVersion(s string) bool {
+	return strings.HasPrefix(s, "v") && version.IsValid("go"+s[1:])
+}
+
+// isAtLeast tells whether a version, v0.30.2 for instance, is 0.30 or later. What is
+// no version is the newest.
+func isAtLeast(v, least string) bool {
+	return !isVersion(v) || version.Compare("go"+v[1:], "go"+least) >= 0
+}
 
 // building keeps two scripts from building the same tool at the same time.
 var building sync.Mutex

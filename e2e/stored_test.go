@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	badger1 "github.com/dgraph-io/badger"
 	"github.com/dgraph-io/badger/v2"
@@ -138,7 +139,7 @@ func readBadger(dir string) (map[string]string, error) {
 
 // writeBadger stores entries as step-ca would, table/key to value.
 func writeBadger(dir string, entries map[string]string) error {
-	db, err := badger.Open(badger.DefaultOptions(dir).WithLogger(nil))
+	db, err := unlocked(func() (*badger.DB, error) { return badger.Open(badger.DefaultOptions(dir).WithLogger(nil)) })
 	if err != nil {
 		return err
 	}
@@ -148,12 +149,23 @@ func writeBadger(dir string, entries map[string]string) error {
 
 // writeBadger1 does the same with version 1.
 func writeBadger1(dir string, entries map[string]string) error {
-	db, err := badger1.Open(badger1.DefaultOptions(dir).WithLogger(nil))
+	db, err := unlocked(func() (*badger1.DB, error) { return badger1.Open(badger1.DefaultOptions(dir).WithLogger(nil)) })
 	if err != nil {
 		return err
 	}
 	err = db.Update(func(txn *badger1.Txn) error { return setAll(entries, txn.Set) })
 	return errors.Join(err, db.Close())
+}
+
+// unlocked opens a Badger directory again as long as it is locked: a program that
+// another test starts has what this process had open, for a moment.
+func unlocked[T any](open func() (T, error)) (db T, err error) {
+	for deadline := time.Now().Add(tooLong); ; time.Sleep(10 * time.Millisecond) {
+		db, err = open()
+		if err == nil || !strings.Contains(err.Error(), "Cannot acquire directory lock") || time.Now().After(deadline) {
+			return db, err
+		}
+	}
 }
 
 func setAll(entries map[string]string, set func(key, value []byte) error) error {

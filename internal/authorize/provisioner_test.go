@@ -44,7 +44,7 @@ func (ca fakeCA) Provisioners(context.Context) (provisioner.List, error) {
 func (fakeCA) Audience() string { return "https://ca.test/1.0/revoke" }
 
 // newKey makes a private JWK.
-func newKey(t *testing.T, kty, crv, alg string) *jose.JSONWebKey {
+func newKey(t testing.TB, kty, crv, alg string) *jose.JSONWebKey {
 	t.Helper()
 	key, err := jose.GenerateJWK(kty, crv, alg, "sig", "", 2048)
 	if err != nil {
@@ -65,7 +65,7 @@ func newJWK(t *testing.T, name string, key *jose.JSONWebKey, password string) *p
 	return p
 }
 
-func encrypt(t *testing.T, key *jose.JSONWebKey, password string) string {
+func encrypt(t testing.TB, key *jose.JSONWebKey, password string) string {
 	t.Helper()
 	plain, err := json.Marshal(key)
 	if err != nil {
@@ -161,7 +161,7 @@ func TestWithES256(t *testing.T) {
 }
 
 // newMiniCA makes a CA, and a certificate of it.
-func newMiniCA(t *testing.T, notBefore, notAfter time.Time) (ca *minica.CA, leaf *x509.Certificate, key *jose.JSONWebKey) {
+func newMiniCA(t testing.TB, notBefore, notAfter time.Time) (ca *minica.CA, leaf *x509.Certificate, key *jose.JSONWebKey) {
 	t.Helper()
 	ca, err := minica.New()
 	if err != nil {

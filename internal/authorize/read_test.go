@@ -32,7 +32,7 @@ func in(t *testing.T) func(name string, data []byte) string {
 }
 
 // keyPEM writes the key of a JWK in PEM.
-func keyPEM(t *testing.T, key *jose.JSONWebKey) []byte {
+func keyPEM(t testing.TB, key *jose.JSONWebKey) []byte {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "key")
 	if _, err := pemutil.Serialize(key.Key, pemutil.ToFile(file, 0o600)); err != nil {

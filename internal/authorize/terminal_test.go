@@ -132,7 +132,7 @@ func TestAsked(t *testing.T) {
 // all else that it prints.
 func typeAnswers(t *testing.T, cmd *exec.Cmd, question string, answers []string) string {
 	t.Helper()
-	keyboard, err := pty.Start(cmd)
+	keyboard, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 50, Cols: 400}) // wide enough for any question
 	if err != nil {
 		t.Fatal(err)
 	}

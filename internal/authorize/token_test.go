@@ -14,7 +14,7 @@ import (
 )
 
 // newToken signs claims.
-func newToken(t *testing.T, claims map[string]any) string {
+func newToken(t testing.TB, claims map[string]any) string {
 	t.Helper()
 	key := newKey(t, "EC", "P-256", "ES256")
 	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: key.Key}, nil)

@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	badger1 "github.com/dgraph-io/badger"
@@ -29,15 +29,11 @@ func isBadger2(cfg *db.Config) bool { return strings.EqualFold(cfg.Type, nosql.B
 // closed: that stores what was only in its value log. In a copy a torn end of the
 // value log is cut off; otherwise it is an error, as it is for step-ca.
 func openBadger(ctx context.Context, cfg *db.Config, isCopy, quiet bool) (source, error) {
-	log := &badgerLog{quiet: quiet}
 	open := func(mode badgerMode) (keyValue, error) {
 		if ctx.Err() != nil { // do not make the directory of a removed copy again
 			return nil, problem.ErrInterrupted
 		}
-		if isBadger2(cfg) {
-			return openBadger2(cfg, mode, log)
-		}
-		return openBadger1(cfg, mode, log)
+		return openBadgerAs(mode, cfg, quiet)
 	}
 	settle := badgerAsUsual
 	if isCopy {
@@ -54,15 +50,28 @@ func openBadger(ctx context.Context, cfg *db.Config, isCopy, quiet bool) (source
 	if errors.Is(err, errNotReadOnly) { // as always on Windows
 		opened, err = open(settle)
 	}
-	if err == nil {
-		if err = log.missing(); err != nil {
-			_ = closeInTime(opened.close)
-		}
-	}
 	if err != nil {
 		return nil, openError(cfg, err)
 	}
 	return localFiles{opened}, nil
+}
+
+// openBadgerAs opens a Badger directory. That Badger has left out a table, which it
+// only logs, is an error.
+func openBadgerAs(mode badgerMode, cfg *db.Config, quiet bool) (opened keyValue, err error) {
+	log := &badgerLog{quiet: quiet}
+	if isBadger2(cfg) {
+		opened, err = openBadger2(cfg, mode, log)
+	} else {
+		opened, err = openBadger1(cfg, mode, log)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := log.missing(); err != nil {
+		return nil, errors.Join(err, closeInTime(opened.close))
+	}
+	return opened, nil
 }
 
 // A badgerMode is how to open a Badger directory.
@@ -92,7 +101,7 @@ func openBadger1(cfg *db.Config, mode badgerMode, log *badgerLog) (keyValue, err
 	}
 	switch mode {
 	case badgerReading:
-		o.ReadOnly, o.VerifyValueChecksum, o.MaxTableSize = true, true, idleTableSize
+		o.ReadOnly, o.MaxTableSize = true, idleTableSize
 	case badgerSettling:
 		o.Truncate, o.SyncWrites, o.CompactL0OnClose, o.NumCompactors = true, false, false, 0
 		o.NumLevelZeroTables, o.NumLevelZeroTablesStall = noStall, noStall+1
@@ -114,6 +123,9 @@ func openBadger2(cfg *db.Config, mode badgerMode, log *badgerLog) (keyValue, err
 		return nil, err
 	}
 	o := badger2.DefaultOptions(cfg.DataSource).WithLogger(log)
+	if mode != badgerAsUsual { // a block that is not as it was written would end the table
+		o.ChecksumVerificationMode = options2.OnTableRead
+	}
 	if cfg.ValueDir != "" {
 		o.ValueDir = cfg.ValueDir
 	}
@@ -122,7 +134,7 @@ func openBadger2(cfg *db.Config, mode badgerMode, log *badgerLog) (keyValue, err
 	}
 	switch mode {
 	case badgerReading:
-		o.ReadOnly, o.VerifyValueChecksum, o.MaxTableSize = true, true, idleTableSize
+		o.ReadOnly, o.MaxTableSize = true, idleTableSize
 	case badgerSettling:
 		o.Truncate, o.SyncWrites, o.CompactL0OnClose, o.NumCompactors = true, false, false, 0
 		o.NumLevelZeroTables, o.NumLevelZeroTablesStall = noStall, noStall+1
@@ -150,18 +162,21 @@ func isNotReadOnly(err error, others ...error) bool {
 	return false
 }
 
-// A badgerLog shows what Badger says unless it is quiet. It minds when a table
-// whose checksum is wrong is left out, which Badger v1 does not call an error.
+// A badgerLog keeps in mind which table Badger leaves out when it opens a
+// directory, and shows what it says unless it is quiet.
 type badgerLog struct {
 	quiet   bool
-	leftOut atomic.Pointer[string]
+	mu      sync.Mutex
+	leftOut string
 }
 
-// Errorf takes an error.
+// Errorf takes an error. Most of them say nothing about what can be read, such as
+// that Badger cannot write statistics to a directory that is opened for reading.
 func (l *badgerLog) Errorf(format string, args ...any) {
-	if strings.HasPrefix(format, "Ignoring table") { // levels.go, newLevelsController
-		what := fmt.Sprintf(format, args...)
-		l.leftOut.Store(&what)
+	if strings.HasPrefix(format, "Ignoring table ") { // levels.go of both versions
+		l.mu.Lock()
+		l.leftOut = fmt.Sprint(args...)
+		l.mu.Unlock()
 	}
 	l.say("ERROR", format, args)
 }
@@ -181,12 +196,15 @@ func (l *badgerLog) say(level, format string, args []any) {
 	}
 }
 
-// missing is an error if a table was left out.
+// missing is an error if Badger has left out a table: one of which a checksum is
+// wrong.
 func (l *badgerLog) missing() error {
-	if what := l.leftOut.Load(); what != nil {
-		return problem.New("%w: %s", errDamaged, *what)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.leftOut == "" {
+		return nil
 	}
-	return nil
+	return problem.New("%w: the table %.64s is not as it was written", errDamaged, l.leftOut)
 }
 
 // closeInTime closes a database, or leaves that to the background when it takes

@@ -85,6 +85,10 @@ func (c *copier) run(ctx context.Context) (err error) {
 	if err == nil || errors.Is(err, problem.ErrInterrupted) {
 		return err
 	}
+	if errors.Is(err, errMoved) {
+		return problem.New("copying the CA's database: %w", err).
+			Hint("either the CA is very busy, or its database is damaged: stop the CA and use --offline")
+	}
 	if isFull(err) {
 		return problem.New("copying the CA's database: %w", err).Hint("%s", tmpHint)
 	}

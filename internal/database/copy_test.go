@@ -85,7 +85,7 @@ func (b *busy) write(i int) error {
 // was there when the copy began must be in it, as it was written.
 func TestBusy(t *testing.T) {
 	t.Parallel()
-	for kind, times := range map[string]int{nosql.BadgerV1Driver: 20, nosql.BadgerV2Driver: 200} {
+	for kind, times := range map[string]int{nosql.BadgerV1Driver: 10, nosql.BadgerV2Driver: 50} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			cfg := &db.Config{Type: kind, DataSource: t.TempDir()}
@@ -197,7 +197,7 @@ func TestDamaged(t *testing.T) {
 			}
 			random := rand.New(rand.NewPCG(1, 2))
 			failed, missing, wrong := 0, 0, 0
-			for range 200 {
+			for range 60 {
 				cfg := &db.Config{Type: kind, DataSource: filepath.Join(t.TempDir(), "db")}
 				if kind == nosql.BBoltDriver {
 					content, err := os.ReadFile(good.DataSource)
@@ -395,8 +395,8 @@ func TestInterruptedCopy(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []string{nosql.BadgerV1Driver, nosql.BadgerV2Driver} {
 		cfg := killed(t, kind, 1000)
-		for i := range 100 {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*time.Millisecond/2)
+		for i := range 40 {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*time.Millisecond)
 			s, err := Read(ctx, cfg, beside)
 			if err == nil {
 				for _, e := range Map(ctx, s, look) {

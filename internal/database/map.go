@@ -34,9 +34,12 @@ func (b *batch) full() bool { return len(b.rows) >= batchRows || len(b.buffer) >
 
 func (b *batch) add(r *row) {
 	b.buffer = append(append(append(b.buffer, r.key...), r.der...), r.data...)
-	end := len(b.buffer)
+	end, err := len(b.buffer), r.err
+	if len(r.der) == 0 && err == nil { // as Badger reads what is missing in a value log
+		err = errNoValue
+	}
 	b.rows = append(b.rows, span{
-		key: end - len(r.data) - len(r.der), der: end - len(r.data), data: end, err: r.err, revoked: r.revoked, has: r.data != nil,
+		key: end - len(r.data) - len(r.der), der: end - len(r.data), data: end, err: err, revoked: r.revoked, has: r.data != nil,
 	})
 }
 
@@ -118,7 +121,9 @@ func Map[T any](ctx context.Context, s *Snapshot, look func(*Issued) (T, bool)) 
 func tasks[T any](ctx context.Context, s *Snapshot, look func(*Issued) (T, bool), running *sync.WaitGroup) <-chan *task[T] {
 	workers := runtime.GOMAXPROCS(0)
 	work, ordered := make(chan *task[T], workers), make(chan *task[T], 3*workers)
-	pool := sync.Pool{New: func() any { return &batch{} }}
+	pool := sync.Pool{New: func() any {
+		return &batch{buffer: make([]byte, 0, batchBytes+batchBytes/4), rows: make([]span, 0, batchRows)}
+	}}
 	start := func(run func()) {
 		s.busy.Add(1)
 		running.Go(func() {

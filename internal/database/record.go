@@ -12,8 +12,8 @@ import (
 	"github.com/smallstep/nosql"
 )
 
-// revoked is the table of revocations (db/db.go, revokedCertsTable).
-var revoked = []byte("revoked_x509_certs")
+// revoked is the table of revocations.
+var revoked = []byte(revokedTable)
 
 // Revocation returns the CA's record of the revocation of a certificate, whose
 // serial number is in decimal, or nil if there is no record.
@@ -79,9 +79,9 @@ func (d *DB) removeFromServer(serial string, was []byte) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	statement := "DELETE FROM revoked_x509_certs WHERE nkey = $1 AND nvalue = $2"
+	statement := "DELETE FROM " + revokedTable + " WHERE nkey = $1 AND nvalue = $2"
 	if strings.EqualFold(d.config.Type, nosql.MySQLDriver) {
-		statement = "DELETE FROM revoked_x509_certs WHERE nkey = ? AND nvalue = ?"
+		statement = "DELETE FROM " + revokedTable + " WHERE nkey = ? AND nvalue = ?"
 	}
 	result, err := server.Exec(statement, []byte(serial), was)
 	if err != nil {

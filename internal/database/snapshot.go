@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"os"
 	"sync"
 	"time"
 
@@ -187,7 +186,7 @@ func (s *Snapshot) Close() error {
 		return nil
 	case <-interrupted:
 		if s.copied != nil {
-			_ = os.RemoveAll(s.copied.path)
+			_ = s.copied.end() // an empty directory is left if Badger is still opening it
 		}
 		return problem.ErrInterrupted
 	case <-time.After(closeTimeout):

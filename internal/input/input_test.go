@@ -36,7 +36,7 @@ func write(t *testing.T, name string, data []byte) string {
 	return file
 }
 
-func newKey(t *testing.T) *ecdsa.PrivateKey {
+func newKey(t testing.TB) *ecdsa.PrivateKey {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -45,7 +45,7 @@ func newKey(t *testing.T) *ecdsa.PrivateKey {
 	return key
 }
 
-func newCertificate(t *testing.T, key *ecdsa.PrivateKey) *x509.Certificate {
+func newCertificate(t testing.TB, key *ecdsa.PrivateKey) *x509.Certificate {
 	t.Helper()
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "mike"}}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/pem"
 	"errors"
 	"strings"
@@ -138,16 +139,53 @@ func (k KeyFile) ask(ctx context.Context, data []byte) (key any, keyErr error) {
 }
 
 // parse parses the first block of PEM that is not the parameters of a key, which
-// openssl writes before the key itself. Its errors are those of pemutil.
-func (k KeyFile) parse(data []byte, password pemutil.PasswordPrompter) (any, error) {
+// openssl writes before the key itself. Its errors are those of pemutil, or
+// problems.
+func (k KeyFile) parse(data []byte, password pemutil.PasswordPrompter) (key any, err error) {
 	for {
 		block, rest := pem.Decode(data)
 		if block == nil || !strings.HasSuffix(block.Type, " PARAMETERS") {
+			if block != nil && isSlow(block.Bytes) {
+				return nil, problem.New("%s takes more than %d rounds to decrypt", k.File, maxRounds)
+			}
 			break
 		}
 		data = rest
 	}
+	defer func() {
+		if recover() != nil { // pemutil takes the length of what is encrypted for granted
+			key, err = nil, errMalformed
+		}
+	}()
 	return pemutil.ParseKey(data, pemutil.WithFilename(k.File), pemutil.WithFirstBlock(), pemutil.WithPasswordPrompt("", password))
+}
+
+var errMalformed = errors.New("it is malformed")
+
+// maxRounds bounds how often a password is hashed to decrypt a key, which takes some
+// seconds and cannot be interrupted. openssl has it hashed 2,048 times unless told
+// otherwise, and step 600,000 times.
+var maxRounds = int64(10_000_000)
+
+// isSlow tells whether a private key in PKCS #8 is encrypted in such a way that it
+// takes more than maxRounds to decrypt (RFC 8018, appendix A.2 and A.4).
+func isSlow(der []byte) bool {
+	var key struct {
+		Algorithm struct {
+			ID         asn1.ObjectIdentifier
+			Parameters struct {
+				Derivation struct {
+					ID         asn1.ObjectIdentifier
+					Parameters struct {
+						Salt   []byte
+						Rounds int64
+					}
+				}
+			}
+		}
+	}
+	_, err := asn1.Unmarshal(der, &key)
+	return err == nil && key.Algorithm.Parameters.Derivation.Parameters.Rounds > maxRounds
 }
 
 // KeyFits tells whether a private key is that of a certificate.

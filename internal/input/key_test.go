@@ -3,6 +3,7 @@ package input
 import (
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/pem"
 	"fmt"
 	"testing"
@@ -51,11 +52,40 @@ func encryptedKey(t *testing.T, format pemutil.Options) string {
 	return write(t, "encrypted", pem.EncodeToMemory(block))
 }
 
+// encryptedAs returns what says that it is a private key in PKCS #8, encrypted with
+// AES (RFC 8018, appendix A.2 and A.4) after so many rounds.
+func encryptedAs(t *testing.T, rounds int, iv, encrypted string) []byte {
+	t.Helper()
+	type algorithm struct {
+		ID         asn1.ObjectIdentifier
+		Parameters any
+	}
+	der, err := asn1.Marshal(struct {
+		Algorithm algorithm
+		Encrypted []byte
+	}{algorithm{asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 5, 13}, struct{ Derivation, Encryption algorithm }{
+		algorithm{asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 5, 12}, struct {
+			Salt   []byte
+			Rounds int
+		}{[]byte("salt"), rounds}},
+		algorithm{asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 1, 42}, []byte(iv)},
+	}}, []byte(encrypted)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: der})
+}
+
 // TestKeyFile reads keys with passwords in files.
 func TestKeyFile(t *testing.T) {
 	t.Parallel()
 	f := newKeyFiles(t)
 	pkcs8 := encryptedKey(t, pemutil.WithPKCS8(true))
+	const sixteen = "0123456789abcdef"
+	whole := write(t, "whole", encryptedAs(t, 1, sixteen, sixteen))
+	short := write(t, "short", encryptedAs(t, 1, sixteen, sixteen[1:]))
+	shortIV := write(t, "short IV", encryptedAs(t, 1, sixteen[1:], sixteen))
+	slow := write(t, "slow", encryptedAs(t, 10_000_001, sixteen, sixteen))
 	text := write(t, "text", []byte("secret"))
 	cert := write(t, "cert", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: newCertificate(t, newKey(t)).Raw}))
 	const hint = "--key names a PEM file with the private key of the certificate in --cert"
@@ -71,6 +101,10 @@ func TestKeyFile(t *testing.T) {
 		{file: f.encrypted, password: " ", wantErr: "the password file "},
 		{file: f.broken, wantErr: "broken is not a private key that can be read: error parsing", wantHint: hint},
 		{file: f.broken, password: "wrong", wantErr: "broken is not a private key that can be read: error parsing", wantHint: hint},
+		{file: whole, password: "wrong", wantErr: "the password in "},
+		{file: short, password: "right", wantErr: "short is not a private key that can be read: it is malformed", wantHint: hint},
+		{file: shortIV, password: "right", wantErr: "short IV is not a private key that can be read: it is malformed", wantHint: hint},
+		{file: slow, password: "right", wantErr: "slow takes more than 10000000 rounds to decrypt"},
 		{file: text, wantErr: "text is not a private key that can be read", wantHint: hint},
 		{file: cert, wantErr: "cert holds no private key that can sign", wantHint: hint},
 		{file: "", wantErr: "the name of the file with the private key is empty"},

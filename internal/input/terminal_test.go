@@ -71,7 +71,7 @@ func typePasswords(t *testing.T, file string, typed []string) (shown string) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), keyToRead+"="+file, "NO_COLOR=1", "GORACE=atexit_sleep_ms=0")
-	keyboard, err := pty.Start(cmd)
+	keyboard, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 50, Cols: 400}) // wide enough for any question
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,7 +21,7 @@ import (
 )
 
 // listOf returns a list of serial numbers in decimal.
-func listOf(t *testing.T, serials ...string) *target.List {
+func listOf(t testing.TB, serials ...string) *target.List {
 	t.Helper()
 	list := &target.List{}
 	for _, s := range serials {

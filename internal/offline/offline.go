@@ -318,6 +318,7 @@ func (ca *CA) checkKnown(ctx context.Context, list *target.List) error {
 	if ca.config.Known {
 		return nil
 	}
+	var unknown []error
 	for i := range list.All {
 		if ctx.Err() != nil {
 			return problem.ErrInterrupted
@@ -334,8 +335,9 @@ func (ca *CA) checkKnown(ctx context.Context, list *target.List) error {
 		case err != nil && !missing:
 			return problem.New("looking up the serial number %s in the CA's database: %w", t.Serial, err)
 		case missing && !ca.config.AllowUnknown:
-			return problem.New("the CA's database knows no certificate with the serial number %s", t.Serial).
-				Hint("check the number; --allow-unknown accepts it all the same")
+			if unknown = append(unknown, unknownTarget(t.Serial, list.Where(i))); len(unknown) == maxUnknown {
+				return errors.Join(unknown...)
+			}
 		case ca.client != nil && (missing || !ca.client.Equal(cert)):
 			return problem.New("the certificate in --cert is not the one that the CA has issued with the serial number %s, and cannot authorize its revocation", t.Serial).
 				Hint("leave out --key to revoke it with a provisioner")
@@ -343,7 +345,19 @@ func (ca *CA) checkKnown(ctx context.Context, list *target.List) error {
 			t.Cert = target.CertificateOf(cert)
 		}
 	}
-	return nil
+	return errors.Join(unknown...)
+}
+
+// maxUnknown is how many unknown targets are told.
+const maxUnknown = 10
+
+// unknownTarget is the error for a target that the CA's database does not know.
+func unknownTarget(serial target.Serial, where string) error {
+	if where != "" {
+		where += ": "
+	}
+	return problem.New("%sthe CA's database knows no certificate with the serial number %s", where, serial).
+		Hint("check the number; --allow-unknown accepts it all the same")
 }
 
 // Close builds the CRL, if there is one and it may be out of date, and shuts the

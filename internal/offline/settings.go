@@ -46,7 +46,7 @@ func ReadSettings(file string) (*Settings, error) {
 
 // checkConfig finds what makes a CA unfit for revoking without it.
 func checkConfig(cfg *config.Config) error {
-	const hint = "revoke online, without --offline"
+	const hint = "revoke online, by serial number or certificate"
 	ra := cfg.AuthorityConfig.Options
 	switch {
 	case !ra.Is(casapi.SoftCAS):

@@ -21,7 +21,7 @@ func TestReadSettings(t *testing.T) {
 	}
 	const (
 		notRead = "--ca-config names the CA's ca.json, --context the context that it is in"
-		online  = "revoke online, without --offline"
+		online  = "revoke online, by serial number or certificate"
 	)
 	for _, tt := range []struct {
 		name       string

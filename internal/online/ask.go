@@ -185,8 +185,8 @@ func into(value any) func(io.Reader) error {
 	return func(body io.Reader) error { _, err := readJSON(body, value); return err }
 }
 
-// readDER reads a DER value, of so many bytes at most, into memory of just its size. What is none comes back
-// in part, for a parser to refuse.
+// readDER reads a DER value, of so many bytes at most, into memory of just its
+// size. What is none comes back in part, for a parser to refuse.
 func readDER(body io.Reader, limit int64) ([]byte, error) {
 	r := bufio.NewReader(body)
 	head, _ := r.Peek(6) // an error comes up again

@@ -85,7 +85,7 @@ func TestReadCRL(t *testing.T) {
 }
 
 // newIssuer makes a CA certificate.
-func newIssuer(t *testing.T, name string, usage x509.KeyUsage) (*x509.Certificate, *ecdsa.PrivateKey) {
+func newIssuer(t testing.TB, name string, usage x509.KeyUsage) (*x509.Certificate, *ecdsa.PrivateKey) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -347,6 +347,7 @@ func FuzzPoints(f *testing.F) {
 	f.Add(addressA, addressB, "Other", uint16(0x6080), uint8(7), []byte(at(uriA)))
 	f.Add("", "\xff", "a  B", uint16(0), uint8(0), []byte(seq(at(dir(utf8Text, "A")), seq(in(2, dir(printable, "B"))))))
 	f.Fuzz(func(t *testing.T, one, two, issuer string, reasons uint16, unused uint8, raw []byte) {
+		defer bounded()()
 		unused %= 8
 		reasons = reasons >> unused << unused
 		bits := string([]byte{unused, byte(reasons >> 8), byte(reasons)})

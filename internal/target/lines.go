@@ -1,6 +1,9 @@
 package target
 
-import "fmt"
+import (
+	"fmt"
+	"regexp"
+)
 
 // A Claim is what a line of our own JSON says about the run that has written it.
 type Claim struct {
@@ -30,15 +33,15 @@ func (r *reader) takeObject(line []byte) error {
 		ReasonCode *int   `json:"reasonCode"`
 		Reason     string `json:"reason"`
 	}
-	if err := ReadObject(line, &object); err != nil {
-		return r.errorAt(r.line, " is not one of our JSON objects").Hint(kindHint)
-	}
 	r.objects++
+	if err := ReadObject(line, &object); err != nil {
+		return r.badObject(" is not one of our JSON objects", line)
+	}
 	isHeader := object.Journal != nil // of a journal
 	if isHeader && (r.objects > 1 || object.Serial != "") {
 		return r.errorAt(r.line, ": the header of a journal is its first line, and names no certificate").Hint(kindHint)
 	}
-	claim := Claim{Where: fmt.Sprintf("%s, line %d", r.notes.Name, r.line), CA: object.CA, Root: object.Root}
+	claim := Claim{Where: fmt.Sprintf("%s, line %d", r.name, r.line), CA: object.CA, Root: object.Root}
 	if object.Status == planned && !isHeader {
 		claim.Planned, claim.ReasonCode, claim.Reason = true, object.ReasonCode, object.Reason
 	}
@@ -51,7 +54,26 @@ func (r *reader) takeObject(line []byte) error {
 	case isHeader:
 		return nil
 	case object.Serial == "":
-		return r.errorAt(r.line, " has no serial number").Hint(kindHint)
+		return r.badObject(" has no serial number", line)
 	}
 	return r.takeSerial(object.Serial)
+}
+
+// otherSerial finds the serial number in JSON of other programs.
+var otherSerial = regexp.MustCompile(`"(serial_?[nN]umber|SerialNumber)"\s*:`)
+
+// badObject notes a bad line of JSON. If already the first one is bad, the file is
+// none of ours.
+func (r *reader) badObject(what string, line []byte) error {
+	key := "serial_number"
+	if found := otherSerial.FindSubmatch(line); found != nil {
+		key = string(found[1])
+	}
+	err := r.errorAt(r.line, what).Hint(kindHint).
+		Hint("JSON of other programs is not read: jq -r .%s FILE prints the serial numbers in it, one a line", key)
+	if r.objects == 1 {
+		return err
+	}
+	r.wrong(err)
+	return nil
 }

@@ -76,6 +76,9 @@ func parseName(text string) (name, error) {
 	if u, err := url.Parse(text); err == nil && u.Scheme != "" {
 		return uri(text, u)
 	}
+	if strings.Contains(text, "://") {
+		return name{}, problem.New("%.64q is not a URI", text)
+	}
 	if i := strings.LastIndexByte(text, '@'); i >= 0 {
 		return email(text, text[:i], text[i+1:])
 	}
@@ -124,6 +127,9 @@ func canonicalHost(text string) (string, error) {
 		}
 	}
 	canonical, _ := canonicalDNS(text)
+	if strings.HasSuffix(canonical, ".") || strings.TrimSpace(canonical) != canonical {
+		return "", errors.New("its last label is empty, or ends with white space")
+	}
 	return canonical, nil
 }
 

@@ -7,6 +7,8 @@ import (
 	"encoding/pem"
 	"fmt"
 	"strings"
+
+	"github.com/step-plugins/step-revoke-plugin/internal/problem"
 )
 
 func isBegin(line []byte) bool { return bytes.HasPrefix(line, []byte("-----BEGIN ")) }
@@ -14,7 +16,7 @@ func isBegin(line []byte) bool { return bytes.HasPrefix(line, []byte("-----BEGIN
 // takeProse takes a line of other text, before the first PEM block or between two
 // of them. One that names what is to be revoked is an error, before the first
 // block as soon as it is clear that there is one: until then the file may be a
-// list with a mistake in it.
+// list with mistakes in it.
 func (r *reader) takeProse(line []byte) error {
 	wants := r.prose.wants(line)
 	if r.state == inPEM {
@@ -27,9 +29,25 @@ func (r *reader) takeProse(line []byte) error {
 		r.noteNumber()
 	}
 	if r.proseBytes += len(line) + 1; r.proseBytes > maxProse {
-		return r.notAList
+		return r.badLines()
 	}
+	r.checkListed(line)
 	return nil
+}
+
+// checkListed notes what is wrong with a line of prose, if the file was to be a list.
+// It adds no target: the line may be about a certificate that follows.
+func (r *reader) checkListed(line []byte) {
+	text := withoutComment(line)
+	switch {
+	case text == "":
+	case !r.onlyPEM:
+		if _, err := r.parse(text); err != nil {
+			r.wrong(err)
+		}
+	case len(r.bad) == 0:
+		r.wrong(problem.New("%s is not a PEM file", r.name).Hint("of a directory --from reads PEM files alone: step certificate format turns DER into PEM"))
+	}
 }
 
 // noteNumber notes where the first number stands.
@@ -49,7 +67,7 @@ func (r *reader) mixed(line int) error {
 // beginBlock takes the first line of a PEM block.
 func (r *reader) beginBlock(line []byte) error {
 	switch {
-	case r.state == inList && r.numberLine > 0:
+	case r.state == inList && r.numberLine > 0, r.state == inTable:
 		return r.mixed(r.line)
 	case r.state == inProse && r.numberLine > 0:
 		return r.mixed(r.numberLine)
@@ -83,7 +101,7 @@ func (r *reader) takeBlock(line []byte) error {
 			return err
 		}
 	}
-	r.state, r.notAList = inPEM, nil
+	r.state, r.bad = inPEM, nil
 	return nil
 }
 
@@ -110,19 +128,21 @@ func (r *reader) takeCertificate(der []byte) error {
 	case !ok:
 		return r.errorAt(r.blockLine, ": the certificate that begins here has no valid serial number").Hint(serialBounds)
 	}
-	return r.add(serial, certificateIn(cert, fmt.Sprintf("%s, line %d,", r.notes.Name, r.blockLine)))
+	return r.add(r.blockLine, serial, certificateIn(cert, fmt.Sprintf("%s, line %d,", r.name, r.blockLine)))
 }
 
 // leftOut is the certificate of a CA that stands between others.
 type leftOut struct {
 	sum     [sha256.Size]byte
 	subject string
-	line    int // where it stands first
+	file    string // where it stands first
+	line    int
 	times   int
 }
 
 // leaveOut notes the certificate of a CA, or that it is there once more.
 func (r *reader) leaveOut(cert *x509.Certificate) {
+	r.named = true
 	sum := sha256.Sum256(cert.Raw)
 	for _, ca := range r.leftOut {
 		if ca.sum == sum {
@@ -130,12 +150,12 @@ func (r *reader) leaveOut(cert *x509.Certificate) {
 			return
 		}
 	}
-	r.leftOut = append(r.leftOut, &leftOut{sum: sum, subject: cert.Subject.String(), line: r.blockLine, times: 1})
+	r.leftOut = append(r.leftOut, &leftOut{sum: sum, subject: cert.Subject.String(), file: r.name, line: r.blockLine, times: 1})
 }
 
-// describe writes a line for a person.
-func (ca *leftOut) describe(file string) string {
-	text := fmt.Sprintf("%s, line %d: left out the certificate of a CA (%s)", file, ca.line, ca.subject)
+// String writes a line for a person.
+func (ca *leftOut) String() string {
+	text := fmt.Sprintf("%s, line %d: left out the certificate of a CA (%s)", ca.file, ca.line, ca.subject)
 	if ca.times > 1 {
 		text += ", here and " + count(ca.times-1, "more time", "more times")
 	}

@@ -101,13 +101,13 @@ func TestReadFrom(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			l, notes, err := Read(t.Context(), Sources{From: write(t, tt.in)})
+			l, notes, err := Read(t.Context(), Sources{From: []string{write(t, tt.in)}})
 			switch {
 			case tt.wantErr != "":
 				check(t, tt.name, err, tt.wantErr, tt.wantHint)
 			case err != nil:
 				t.Error(err)
-			case serials(l) != tt.want || notes.Read-notes.Repeated != len(l.All) || filepath.Base(notes.Name) != "f":
+			case serials(l) != tt.want || notes[0].Read-notes[0].Repeated != len(l.All) || filepath.Base(notes[0].Name) != "f":
 				t.Errorf("%s, %+v; want %s", serials(l), notes, tt.want)
 			}
 		})
@@ -144,7 +144,7 @@ func TestProse(t *testing.T) {
 		{"2024-05-01", 0}, {"127.0.0.1", 0}, {"fe80::1", 0}, {"mike " + a, 0}, {"308,mike", 0}, {"    localKeyID: 54 69 6D 65 ", 0}, {"text\n{", 0},
 	} {
 		for _, at := range []struct{ before, after string }{{"", cert}, {"text\n\n", cert}, {cert, ""}, {cert, cert}, {"text\n" + cert + "text\n", ""}} {
-			l, notes, err := Read(t.Context(), Sources{From: write(t, at.before+tt.text+"\n"+at.after)})
+			l, notes, err := Read(t.Context(), Sources{From: []string{write(t, at.before+tt.text+"\n"+at.after)}})
 			switch {
 			case tt.wants > 0:
 				line := strings.Count(at.before, "\n") + tt.wants
@@ -155,7 +155,7 @@ func TestProse(t *testing.T) {
 				check(t, tt.text, err, fmt.Sprintf("f, line %d: serial numbers and certificates in one file", line), "begins with #")
 			case err != nil:
 				t.Errorf("%q: %v", tt.text, err)
-			case serials(l) != "4294967296" || notes.Read != strings.Count(at.before+at.after, "BEGIN"):
+			case serials(l) != "4294967296" || notes[0].Read != strings.Count(at.before+at.after, "BEGIN"):
 				t.Errorf("%q: %s, %+v", tt.text, serials(l), notes)
 			}
 		}
@@ -176,10 +176,10 @@ func TestSameNumber(t *testing.T) {
 	}{
 		{"--cert", Sources{Certs: []string{one, two}}, one + " and " + two + " have"},
 		{"--cert, the other way round", Sources{Certs: []string{two, one}}, two + " and " + one + " have"},
-		{"--from", Sources{From: both}, fmt.Sprintf("%s, line 1 and %s, line %d, have", both, both, 1+strings.Count(pemOf(mine, same), "\n"))},
-		{"both", Sources{Certs: []string{two}, From: both}, fmt.Sprintf("%s and %s, line 1, have", two, both)},
+		{"--from", Sources{From: []string{both}}, fmt.Sprintf("%s, line 1 and %s, line %d, have", both, both, 1+strings.Count(pemOf(mine, same), "\n"))},
+		{"both", Sources{Certs: []string{two}, From: []string{both}}, fmt.Sprintf("%s and %s, line 1, have", two, both)},
 		{"not checked otherwise", Sources{Certs: []string{one, two}, AllowSmall: true}, one + " and " + two + " have"},
-		{"repeated", Sources{Certs: []string{one, one}, Serials: []string{"4294967296"}, From: one, AllowSmall: true}, ""},
+		{"repeated", Sources{Certs: []string{one, one}, Serials: []string{"4294967296"}, From: []string{one}, AllowSmall: true}, ""},
 	} {
 		l, _, err := Read(t.Context(), tt.sources)
 		if tt.wantErr != "" {
@@ -197,7 +197,7 @@ func TestRead(t *testing.T) {
 	leaf, other := ca.issue(t, 1<<32), ca.issue(t, 1<<33)
 	cert := write(t, pemOf(leaf, ca.cert))
 	bundle := write(t, "# all\n"+pemOf(leaf, ca.cert, other, ca.cert, other))
-	l, notes, err := Read(t.Context(), Sources{Certs: []string{cert}, Serials: []string{a, a}, From: bundle})
+	l, notes, err := Read(t.Context(), Sources{Certs: []string{cert}, Serials: []string{a, a}, From: []string{bundle}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,7 +205,7 @@ func TestRead(t *testing.T) {
 		t.Errorf("list %s, want %s; %d certificates", got, want, len(l.Chain))
 	}
 	lines := strings.Count(pemOf(leaf), "\n")
-	want := Notes{Name: bundle, Read: 3, Repeated: 2, LeftOut: []string{fmt.Sprintf("%s, line %d: left out the certificate of a CA (CN=ours), here and 1 more time", bundle, lines+2)}}
+	want := []Notes{{Name: bundle, Read: 3, Repeated: 2, LeftOut: []string{fmt.Sprintf("%s, line %d: left out the certificate of a CA (CN=ours), here and 1 more time", bundle, lines+2)}}}
 	if !reflect.DeepEqual(notes, want) {
 		t.Errorf("notes %+v, want %+v", notes, want)
 	}
@@ -213,9 +213,9 @@ func TestRead(t *testing.T) {
 	check(t, "not issued", err, "the certificate in "+cert+" was not issued by this CA but by \"CN=ours\", and 1 other was not either", "")
 
 	onlyCA := write(t, pemOf(ca.cert))
-	_, notes, err = Read(t.Context(), Sources{From: onlyCA})
+	_, notes, err = Read(t.Context(), Sources{From: []string{onlyCA}})
 	check(t, "only a CA", err, "holds certificates of CAs only", "step-ca revokes the certificates that it issues")
-	if len(notes.LeftOut) != 1 || !strings.HasSuffix(notes.LeftOut[0], ", line 1: left out the certificate of a CA (CN=ours)") {
+	if len(notes) != 1 || len(notes[0].LeftOut) != 1 || !strings.HasSuffix(notes[0].LeftOut[0], ", line 1: left out the certificate of a CA (CN=ours)") {
 		t.Errorf("notes %+v", notes)
 	}
 }
@@ -234,16 +234,16 @@ func TestReadRefuses(t *testing.T) {
 		{"a serial number", `"5a3a" is not a serial number`, "write 0x5a3a", Sources{Serials: []string{a, "5a3a"}}},
 		{"an empty one", "the serial number is empty", "inspect", Sources{Serials: []string{""}}},
 		{"a small one", "the serial number 255 is too small", "step ssh revoke", Sources{Serials: []string{"0xff"}}},
-		{"no list", "reading what to revoke: open none: no such file", "", Sources{From: "none"}},
+		{"no list", "reading what to revoke: open none: no such file", "", Sources{From: []string{"none"}}},
 	} {
 		_, _, err := Read(t.Context(), tt.sources)
 		check(t, tt.name, err, tt.wantErr, tt.wantHint)
 	}
-	l, _, err := Read(t.Context(), Sources{Serials: []string{"0xff"}, From: write(t, "1\n"), AllowSmall: true})
+	l, _, err := Read(t.Context(), Sources{Serials: []string{"0xff"}, From: []string{write(t, "1\n")}, AllowSmall: true})
 	if err != nil || serials(l) != "255 1" {
 		t.Errorf("small ones: %v", err)
 	}
-	if l, notes, err := Read(t.Context(), Sources{}); err != nil || len(l.All) > 0 || notes.Name != "" {
+	if l, notes, err := Read(t.Context(), Sources{}); err != nil || len(l.All) > 0 || notes != nil {
 		t.Errorf("nothing: %v", err)
 	}
 }
@@ -254,10 +254,10 @@ func TestAgree(t *testing.T) {
 	refusal := problem.WithCode(problem.Failed, "another CA")
 	var claims []Claim
 	sources := Sources{
-		From: write(t, `{"journal":1,"ca":"https://ca","status":"planned","reasonCode":1}`+"\n"+
+		From: []string{write(t, `{"journal":1,"ca":"https://ca","status":"planned","reasonCode":1}`+"\n"+
 			`{"serial":"`+a+`","ca":"https://ca","status":"revoked","reasonCode":4,"reason":"x"}`+"\n# reviewed\n"+
 			`{"serial":"`+b+`","status":"planned","reasonCode":4,"reason":"stolen"}`+"\n"+
-			`{"serial":"1","ca":"https://other"}`),
+			`{"serial":"1","ca":"https://other"}`)},
 		Agree: func(c Claim) error {
 			if claims = append(claims, c); c.CA == "https://other" {
 				return refusal
@@ -270,10 +270,10 @@ func TestAgree(t *testing.T) {
 	}
 	code := 4
 	want := []Claim{
-		{Where: sources.From + ", line 1", CA: "https://ca"},
-		{Where: sources.From + ", line 2", CA: "https://ca"},
-		{Where: sources.From + ", line 4", Planned: true, ReasonCode: &code, Reason: "stolen"},
-		{Where: sources.From + ", line 5", CA: "https://other"},
+		{Where: sources.From[0] + ", line 1", CA: "https://ca"},
+		{Where: sources.From[0] + ", line 2", CA: "https://ca"},
+		{Where: sources.From[0] + ", line 4", Planned: true, ReasonCode: &code, Reason: "stolen"},
+		{Where: sources.From[0] + ", line 5", CA: "https://other"},
 	}
 	if !reflect.DeepEqual(claims, want) {
 		t.Errorf("claims %+v, want %+v", claims, want)
@@ -288,7 +288,7 @@ func TestUTF16(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if l, _, err := Read(t.Context(), Sources{From: write(t, text)}); err != nil || serials(l) != a+" "+b {
+		if l, _, err := Read(t.Context(), Sources{From: []string{write(t, text)}}); err != nil || serials(l) != a+" "+b {
 			t.Errorf("%v: %v", endianness, err)
 		}
 	}
@@ -305,7 +305,7 @@ func TestReadInterrupted(t *testing.T) {
 	defer never.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, _, err := Read(ctx, Sources{From: fmt.Sprintf("/dev/fd/%d", never.Fd())}); !errors.Is(err, problem.ErrInterrupted) {
+	if _, _, err := Read(ctx, Sources{From: []string{fmt.Sprintf("/dev/fd/%d", never.Fd())}}); !errors.Is(err, problem.ErrInterrupted) {
 		t.Errorf("error %v", err)
 	}
 }

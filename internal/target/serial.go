@@ -119,7 +119,9 @@ func badSerial(s string, exists func(string) bool) error {
 	case bareHexSerial.MatchString(s):
 		return err.Hint("write 0x%.64s if it is hexadecimal", s)
 	case looksLikeFile(s) || exists != nil && exists(s):
-		return err.Hint("use --cert %.64s to revoke the certificate in a file", s)
+		return err.Hint("use --cert %.64s to revoke the certificate in a file; for several files repeat --cert, or name their directory with --from", s)
+	case strings.HasPrefix(s, "serial="):
+		return err.Hint("write the number alone; hexadecimal, as openssl prints it, needs 0x in front")
 	case strings.Contains(s, "_"):
 		return err.Hint(noUnderscores)
 	case isHostName(s):

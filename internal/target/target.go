@@ -64,6 +64,8 @@ type List struct {
 	All   []Target
 	Chain []*x509.Certificate // in the last file of Sources.Certs, the leaf first
 	index map[Serial]uint32   // of All; nil until it is needed
+	parts []part              // what files of Sources.From have added
+	lines []uint32            // of these files, for each target from the first part on
 }
 
 // Add adds a target, unless it is there. Then it only completes what is known
@@ -114,6 +116,7 @@ func (l *List) Find(s Serial) (*Target, bool) {
 // Keep drops the targets for which keep is false.
 func (l *List) Keep(keep func(Target) bool) {
 	l.All, l.index = slices.DeleteFunc(l.All, func(t Target) bool { return !keep(t) }), nil
+	l.parts, l.lines = nil, nil
 }
 
 // DropIndex frees the memory that finding targets takes. Add and Find build the

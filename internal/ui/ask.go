@@ -19,14 +19,27 @@ import (
 // Without an answer their error names it, and has the exit code of a usage
 // error. After a signal or Ctrl-C the error is problem.ErrInterrupted.
 
-// Ask asks for a line of text until check accepts it.
-func Ask(ctx context.Context, flag, question string, check func(string) error) (string, error) {
+// A question is what stands before an answer.
+type question struct {
+	help  string // a line before it, or empty
+	text  string
+	short string // in place of text where that leaves no room for the answer
+}
+
+// Ask asks for a line of text, behind a short label, until check accepts it. The
+// line before helps.
+func Ask(ctx context.Context, flag, label, help string, check func(string) error) (string, error) {
 	return atTerminal(ctx, flag, func(t terminal) (string, error) {
-		if stderr.plain {
-			return t.ask(question, check)
-		}
-		return ui.Prompt(Printable(question), ui.WithPromptTemplates(promptTemplates()), ui.WithValidateFunc(check))
+		return t.answer(question{help: help, text: label, short: label}, check)
 	})
+}
+
+// answer asks for a line of text until check accepts it.
+func (t terminal) answer(q question, check func(string) error) (string, error) {
+	if stderr.plain {
+		return t.ask(q, check)
+	}
+	return t.edit(q, check)
 }
 
 // maxTries is how often a password is asked for.
@@ -39,18 +52,10 @@ var ErrWrongPassword = errors.New("the password is wrong")
 // AskPassword asks for a password, which is not shown, until it fits: three
 // times at most. It says itself that one is wrong. White space at the end is
 // not part of a password, which may be empty.
-func AskPassword(ctx context.Context, flag, question string, fits func(password []byte) bool) error {
+func AskPassword(ctx context.Context, flag, text string, fits func(password []byte) bool) error {
 	for range maxTries {
 		password, err := atTerminal(ctx, flag, func(t terminal) ([]byte, error) {
-			if stderr.plain {
-				return t.askHidden(question)
-			}
-			// The prompt does so only after it has shown the question, and until
-			// then the terminal would show what is typed.
-			if _, err := readline.MakeRaw(int(t.in.Fd())); err != nil {
-				return nil, err
-			}
-			return ui.PromptPassword(Printable(question))
+			return t.askHidden(question{text: text, short: "Password"})
 		})
 		if err != nil {
 			return err
@@ -66,34 +71,40 @@ func AskPassword(ctx context.Context, flag, question string, fits func(password 
 
 // AskChoice asks for one of several items and returns its index. It prints the
 // chosen item behind name.
-func AskChoice(ctx context.Context, flag, name, question string, items []string) (int, error) {
-	type item struct{ Name string }
-	showable := make([]item, len(items))
-	for i, s := range items {
-		showable[i].Name = Printable(s)
-	}
+func AskChoice(ctx context.Context, flag, name, text string, items []string) (int, error) {
 	i, err := atTerminal(ctx, flag, func(t terminal) (int, error) {
 		if stderr.plain {
-			return t.choose(question, items)
+			return t.choose(text, items)
 		}
-		i, _, err := ui.Select(Printable(question), showable, ui.WithSelectTemplates(selectTemplates(name)))
-		return i, err
+		return t.pick(question{text: text, short: name}, items)
 	})
-	if err == nil && stderr.plain {
-		Selected(name, items[i]) // as ui.Select does itself
+	if err == nil {
+		Selected(name, items[i])
 	}
 	return i, err
 }
 
+// pick has one of several items chosen with the arrow keys. The library redraws
+// rightly only what is not wrapped.
+func (t terminal) pick(q question, items []string) (int, error) {
+	room := t.columns() - 5 // for "↑ ▸ ", and the last column
+	showable := make([]string, len(items))
+	for i, item := range items {
+		showable[i] = shorten(Printable(item), room)
+	}
+	label := strings.TrimSuffix(t.lead(q, asking()+" ", 0), ": ")
+	list := promptui.Select{
+		Label: label, Items: showable, Templates: selectTemplates(), HideHelp: true, HideSelected: true,
+	}
+	i, _, err := list.Run()
+	return i, err
+}
+
 // Confirm asks for a yes or no.
-func Confirm(ctx context.Context, flag, question string) (bool, error) {
-	question += " [y/n]"
+func Confirm(ctx context.Context, flag, text string) (bool, error) {
 	return atTerminal(ctx, flag, func(t terminal) (bool, error) {
-		if stderr.plain {
-			answer, err := t.ask(question, ui.YesNo())
-			return strings.HasPrefix(strings.ToLower(strings.TrimSpace(answer)), "y"), err
-		}
-		return ui.PromptYesNo(Printable(question), ui.WithPromptTemplates(promptTemplates()))
+		answer, err := t.answer(question{text: text + " [y/n]", short: "[y/n]"}, ui.YesNo())
+		return strings.HasPrefix(strings.ToLower(strings.TrimSpace(answer)), "y"), err
 	})
 }
 
@@ -169,8 +180,8 @@ func openStreams() (t terminal, restore func(), err error) {
 const settling = 100 * time.Millisecond
 
 // showCursor makes the cursor visible again, which a choice hides, and leaves
-// the line of the prompt.
-const showCursor = "\x1b[?25h\r\n"
+// the line of the prompt, which may have asked for pastes to be marked.
+const showCursor = "\x1b[?25h" + pasteOff + "\r\n"
 
 // await runs a prompt until it ends or the context does. It leaves a prompt
 // that goes on behind: a read from a terminal cannot be interrupted.
@@ -198,22 +209,11 @@ func await[T any](ctx context.Context, t terminal, prompt func(terminal) (T, err
 	return answer, problem.ErrInterrupted
 }
 
-// promptTemplates are those of package ui, or the same without colour.
-func promptTemplates() *promptui.PromptTemplates {
+// selectTemplates are the look of a choice.
+func selectTemplates() *promptui.SelectTemplates {
+	t := &promptui.SelectTemplates{Label: asking() + " {{ . }}", Active: "▸ {{ . }}", Inactive: "  {{ . }}"}
 	if stderr.coloured {
-		return ui.PromptTemplates()
+		t.Active = "▸ {{ . | underline }}"
 	}
-	return &promptui.PromptTemplates{
-		Prompt: "? {{ . }}: ", Valid: "✔ {{ . }}: ", Invalid: "✗ {{ . }}: ", Success: "✔ {{ . }}: ",
-	}
-}
-
-// selectTemplates are those of package ui, or the same without colour.
-func selectTemplates(name string) *promptui.SelectTemplates {
-	if stderr.coloured {
-		return ui.NamedSelectTemplates(name)
-	}
-	return &promptui.SelectTemplates{
-		Label: "? {{ . }}: ", Active: "▸ {{ .Name }}", Inactive: "  {{ .Name }}", Selected: "✔ " + name + ": {{ .Name }}",
-	}
+	return t
 }

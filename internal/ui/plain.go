@@ -17,9 +17,12 @@ import (
 // Prompts for terminals without escape sequences, which line editing needs.
 
 // ask asks for a line of text until check accepts it.
-func (t terminal) ask(question string, check func(string) error) (string, error) {
+func (t terminal) ask(q question, check func(string) error) (string, error) {
+	if q.help != "" {
+		t.write(Printable(q.help) + "\n")
+	}
 	for lines := bufio.NewReader(t.in); ; {
-		fmt.Fprint(t.out, Printable(question)+": ")
+		t.write(Printable(q.text) + ": ")
 		line, err := lines.ReadString('\n')
 		if err != nil {
 			fmt.Fprintln(t.out)
@@ -29,16 +32,16 @@ func (t terminal) ask(question string, check func(string) error) (string, error)
 		if err = check(line); err == nil {
 			return line, nil
 		}
-		fmt.Fprintln(t.out, stderr.warn(), Printable(err.Error()))
+		t.explain(err, "\n")
 	}
 }
 
 // choose asks for the number of an item and returns its index.
-func (t terminal) choose(question string, items []string) (i int, err error) {
+func (t terminal) choose(text string, items []string) (i int, err error) {
 	for i, item := range items {
 		fmt.Fprintf(t.out, "%3d  %s\n", i+1, Printable(item))
 	}
-	_, err = t.ask(fmt.Sprintf("%s [1-%d]", question, len(items)), func(s string) error {
+	_, err = t.ask(question{text: fmt.Sprintf("%s [1-%d]", text, len(items))}, func(s string) error {
 		if i, err = strconv.Atoi(strings.TrimSpace(s)); err != nil || i < 1 || i > len(items) {
 			return fmt.Errorf("%q is not one of the numbers", s)
 		}
@@ -49,7 +52,7 @@ func (t terminal) choose(question string, items []string) (i int, err error) {
 
 // askHidden asks for a line that is not shown, not even if it is typed as soon
 // as the question appears.
-func (t terminal) askHidden(question string) ([]byte, error) {
+func (t terminal) askHidden(q question) ([]byte, error) {
 	state, err := term.MakeRaw(int(t.in.Fd()))
 	if err != nil {
 		return nil, err
@@ -58,16 +61,23 @@ func (t terminal) askHidden(question string) ([]byte, error) {
 		_ = term.Restore(int(t.in.Fd()), state)
 		fmt.Fprintln(t.out)
 	}()
-	fmt.Fprint(t.out, Printable(question)+": ")
+	t.write(t.lead(q, "", 0))
 	return readKeys(t.in)
 }
 
 // Keys as a terminal in raw mode sends them (ASCII).
 const (
+	keyCtrlA     = 0x01
+	keyCtrlB     = 0x02
 	keyCtrlC     = 0x03
 	keyCtrlD     = 0x04
+	keyCtrlE     = 0x05
+	keyCtrlF     = 0x06
 	keyCtrlH     = 0x08
+	keyCtrlK     = 0x0b
+	keyEnter     = 0x0d
 	keyCtrlU     = 0x15
+	keyEscape    = 0x1b
 	keyBackspace = 0x7f
 )
 

@@ -21,22 +21,29 @@ import (
 	"github.com/step-plugins/step-revoke-plugin/internal/problem"
 )
 
-// asking is the environment variable that makes the test binary ask a question
+// askingTest is the environment variable that makes the test binary ask a question
 // instead: each test needs a terminal, and a process, of its own.
-const asking = "UI_TEST_QUESTION"
+const askingTest = "UI_TEST_QUESTION"
 
 func TestMain(m *testing.M) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	var answer any
 	var err error
-	switch os.Getenv(asking) {
+	switch os.Getenv(askingTest) {
 	case "":
 		os.Exit(m.Run())
 	case "text":
-		answer, err = Ask(ctx, "--flag", "Which text?", func(s string) error {
+		answer, err = Ask(ctx, "--flag", "Which text?", "A help.", func(s string) error {
 			if s != "right" {
 				return fmt.Errorf("%s is another text", s)
+			}
+			return nil
+		})
+	case "serial":
+		answer, err = Ask(ctx, "--flag", "Serial number", "`step certificate inspect FILE` shows the serial number of a certificate", func(s string) error {
+			if s = strings.TrimSpace(s); len(s) != 39 {
+				return problem.New("no serial number").Hint("another one")
 			}
 			return nil
 		})
@@ -48,6 +55,13 @@ func TestMain(m *testing.M) {
 		})
 	case "choice":
 		answer, err = AskChoice(ctx, "--flag", "Fruit", "Which fruit?", []string{"fig", "pear"})
+	case "long choice":
+		answer, err = AskChoice(ctx, "--flag", "Provisioner", "Which provisioner do you want to use?", []string{
+			"admin (JWK) [kid: jEYSxOYSDNlwgqn9smoVS9TvkDQHgfhNbsEroJRcrm8]", "证书 (JWK) [kid: jEYSxOYSDNlwgqn9smoVS9TvkDQHgfhNbsEroJRcrm8]", "ci (X5C)"})
+	case "long password":
+		err = AskPassword(ctx, "--flag", "Please enter the password to decrypt the key of the provisioner \"admin\"", func([]byte) bool { return true })
+	case "long yes":
+		answer, err = Confirm(ctx, "--flag", "Revoke 1,234,567 certificates?")
 	case "yes":
 		answer, err = Confirm(ctx, "--flag", "Sure?")
 	case "check":
@@ -64,8 +78,7 @@ var questions = []struct {
 	dialogue       dialogue
 	noLineEditing  dialogue // where NO_COLOR is set, unless it is the same
 }{
-	{name: "text", question: "text", dialogue: dialogue{"Which text?", "rig\r", "rig is another", "ht\r", "answer right, error <nil>"},
-		noLineEditing: dialogue{"Which text?", "rig\r", "⚠ rig is another", "", "Which text?", "right\r", "answer right, error <nil>"}},
+	{name: "text", question: "text", dialogue: dialogue{"A help.", "", "Which text?", "rig\r", "rig is another", "", "Which text?", "right\r", "answer right, error <nil>"}},
 	{name: "password", question: "password", dialogue: dialogue{"Which password?", "right\r", "answer of 5 bytes, error <nil>"}},
 	{name: "empty", question: "password", dialogue: dialogue{"Which password?", "\r", "answer of 0 bytes, error <nil>"}},
 	{name: "third try", question: "password", dialogue: dialogue{"Which password?", "guess\r", "the password is wrong", "", "Which password?", "guess\r",
@@ -108,7 +121,7 @@ func TestAsk(t *testing.T) {
 func converse(t *testing.T, question, way string, steps dialogue) (shown string) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), asking+"="+question, "TERM=xterm", way, "GORACE="+raceOptions(t))
+	cmd.Env = append(os.Environ(), askingTest+"="+question, "TERM=xterm", way, "GORACE="+raceOptions(t))
 	keyboard, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 50, Cols: 200})
 	if err != nil {
 		t.Fatal(err)
@@ -164,7 +177,7 @@ func TestNoTerminal(t *testing.T) {
 	t.Parallel()
 	for _, question := range []string{"text", "password", "choice", "yes", "check"} {
 		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), asking+"="+question)
+		cmd.Env = append(os.Environ(), askingTest+"="+question)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 		cmd.Stdin = strings.NewReader("y\n")
 		shown, err := cmd.CombinedOutput()

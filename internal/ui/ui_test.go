@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -151,6 +152,33 @@ func TestReadKeys(t *testing.T) {
 		_, _ = in.WriteTo(&left)
 		if string(got) != tt.want || !errors.Is(err, tt.err) || left.String() != tt.left {
 			t.Errorf("%q: %q, %v, left %q", tt.keys, got, err, left.String())
+		}
+	}
+}
+
+// TestReadKey reads keys, and no byte beyond them.
+func TestReadKey(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		keys string
+		want []rune
+		err  error
+	}{
+		{"aé証\r", []rune{'a', 'é', '証', keyEnter}, io.EOF},
+		{"\x1b[D\x1bOC\x1b[1~\x1b[F\x1b[3~", []rune{keyLeft, keyRight, keyHome, keyEnd, keyDelete}, io.EOF},
+		{"\x1b[200~1\n\x1b[201~", []rune{keyPaste, '1', '\n', keyPasted}, io.EOF},
+		{"\x1b[1;5D\x1bx2\x1b[" + strings.Repeat("9", 20), []rune{keyUnknown, keyUnknown, '2', keyUnknown, '9', '9', '9'}, io.EOF},
+		{"\xff1\xc3", []rune{'\uFFFD', '1'}, io.EOF},
+		{"\x1b[", nil, io.EOF},
+	} {
+		in := strings.NewReader(tt.keys)
+		var got []rune
+		key, err := readKey(in)
+		for ; err == nil; key, err = readKey(in) {
+			got = append(got, key)
+		}
+		if !slices.Equal(got, tt.want) || !errors.Is(err, tt.err) {
+			t.Errorf("%q: %q, %v; want %q", tt.keys, got, err, tt.want)
 		}
 	}
 }
