@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/step-plugins/step-revoke-plugin/internal/batch"
 	"github.com/step-plugins/step-revoke-plugin/internal/journal"
@@ -258,48 +257,6 @@ func (r *report) Unreachable(err error, wait time.Duration) {
 // Reachable prints that the batch goes on.
 func (r *report) Reachable() { ui.Good("The CA can be reached again") }
 
-// Interrupted prints what the program still waits for. From here on what is not done
-// is counted: sayInterrupted tells.
-func (r *report) Interrupted(inFlight int) {
-	r.interrupted = true
-	what := "the answer"
-	switch {
-	case inFlight == 0:
-		return
-	case inFlight > 1:
-		what = fmt.Sprintf("%d answers", inFlight)
-	}
-	ui.Warn("interrupted: waiting for %s for at most %s", what, seconds(batch.Grace))
-}
-
-// seconds writes a duration of whole seconds for a person.
-func seconds(d time.Duration) string { return ui.Count(int(d.Seconds()), "second", "seconds") }
-
-// sayInterrupted prints how many had no answer when a signal ended the run, and how
-// to go on.
-func (r *report) sayInterrupted() {
-	var parts []string
-	if n := r.counts[revocation.Unknown]; n > 0 {
-		parts = append(parts, ui.Count(n, "certificate", "certificates")+" had no answer yet")
-	}
-	if n := r.counts[revocation.NotAttempted]; n > 0 {
-		parts = append(parts, ui.Count(n, "was", "were")+" not attempted")
-	}
-	if !r.interrupted || len(parts) == 0 {
-		return
-	}
-	goesOn := "the same command goes on: what is revoked already is no failure"
-	switch {
-	case r.options.proof.Token != nil:
-		goesOn = "the same command with a new token tells whether it is revoked"
-	case r.journal != nil:
-		goesOn = "the same command goes on where this one stopped"
-	case r.releases():
-		goesOn = "the same command goes on, and refuses what is released already"
-	}
-	ui.Warn("%s; %s", strings.Join(parts, ", "), goesOn)
-}
-
 // Tick shows how far the batch is.
 func (r *report) Tick() { r.progress.Show() }
 
@@ -382,91 +339,6 @@ func (r *report) write(o *revocation.Outcome) {
 		err = r.writeRow(o)
 	}
 	r.errUnwritten = cmp.Or(r.errUnwritten, err)
-}
-
-// A column of the table that a dry run prints.
-type column struct {
-	title string
-	width int
-	cell  func(*revocation.Outcome) string
-	known func(*target.Target) string // what is known of the cell before it is written
-}
-
-// tableColumns are the columns of the table. Those about certificates are there
-// only if one is known.
-func (r *report) tableColumns() []column {
-	of := func(text func(*target.Certificate) string) func(*target.Target) string {
-		return func(t *target.Target) string {
-			if t.Cert == nil {
-				return ""
-			}
-			return text(t.Cert)
-		}
-	}
-	columns := []column{
-		{title: "SERIAL NUMBER", known: func(t *target.Target) string { return t.Serial.String() }},
-		{title: "STATUS", width: len(revocation.AlreadyRevoked), cell: func(o *revocation.Outcome) string { return string(o.Status) }},
-		{title: "REASON", cell: func(o *revocation.Outcome) string {
-			if o.Reason == nil {
-				return ""
-			}
-			return o.Reason.String()
-		}},
-		{title: "SUBJECT", known: of(func(c *target.Certificate) string { return c.Subject })},
-	}
-	if slices.ContainsFunc(r.list.All, func(t target.Target) bool { return t.Cert != nil }) {
-		columns = append(columns,
-			column{title: "NAMES", known: of(namesOf)},
-			column{title: "PROVISIONER", known: of(func(c *target.Certificate) string { return c.Provisioner })},
-			column{title: "EXPIRES", known: of(expiryOf)})
-	}
-	return append(columns, column{title: "AUTHORIZED BY", cell: func(o *revocation.Outcome) string { return o.AuthorizedBy }})
-}
-
-// writeRow writes a row of the table, and before the first one the table's head.
-func (r *report) writeRow(o *revocation.Outcome) error {
-	r.setReason(o)
-	head := r.columns == nil
-	if head {
-		r.columns = r.tableColumns()
-	}
-	var titles, cells []string
-	for i := range r.columns {
-		c := &r.columns[i]
-		cell := ""
-		if c.cell != nil {
-			cell = c.cell(o)
-		} else {
-			cell = c.known(o.Target)
-		}
-		titles, cells = append(titles, c.title), append(cells, ui.Printable(cell))
-		if head {
-			c.fit(r.list, cells[i])
-		}
-	}
-	if head {
-		return ui.Print(r.row(titles) + r.row(cells))
-	}
-	return ui.Print(r.row(cells))
-}
-
-// fit makes a column as wide as what is known before the first row is written: the
-// table is not held back until all of it is known.
-func (c *column) fit(list *target.List, first string) {
-	c.width = max(c.width, len(c.title), utf8.RuneCountInString(first))
-	for i := range list.All {
-		if c.known != nil {
-			c.width = max(c.width, utf8.RuneCountInString(ui.Printable(c.known(&list.All[i]))))
-		}
-	}
-}
-
-func (r *report) row(cells []string) string {
-	var b strings.Builder
-	for i, cell := range cells {
-		fmt.Fprintf(&b, "%-*s  ", r.columns[i].width, cmp.Or(cell, "-"))
-	}
-	return strings.TrimRight(b.String(), " ") + "\n"
 }
 
 // saySummary prints how a batch of several went.
