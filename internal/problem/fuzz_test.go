@@ -20,6 +20,7 @@ func FuzzClean(f *testing.F) {
 		f.Add(secret, "blocked: ", " (see 1234567890)", uint8(10), uint8(90), uint8(i))
 	}
 	f.Add("correct horse \"battery\" staple", "%", "\\", uint8(0), uint8(30), uint8(0))
+	f.Add("line\r\nby\tline\r\nby\tline", "no: ", ".", uint8(0), uint8(30), uint8(slices.Index(names, "JSON")))
 	f.Add("ünd so weiter", "&am", "p;#x41;", uint8(0), uint8(30), uint8(1))
 	f.Fuzz(func(t *testing.T, sent, before, after string, from, to, how uint8) {
 		defer time.AfterFunc(5*time.Second, func() { panic("an input takes more than 5 seconds") }).Stop()
