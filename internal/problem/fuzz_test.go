@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -31,7 +32,9 @@ func FuzzClean(f *testing.F) {
 		part := sent[begin:max(begin, min(int(to), len(sent)))]
 		written := encodings[names[int(how)%len(names)]](part)
 		shown := Clean(before+written+after, sent)
-		if len(part) >= 2*minPart && utf8.ValidString(part) && strings.Contains(shown, written) {
+		// HTML has no way to write some control characters.
+		isText := utf8.ValidString(part) && !strings.ContainsFunc(part, func(r rune) bool { return unicode.IsControl(r) && !strings.ContainsRune("\t\r\n", r) })
+		if len(part) >= 2*minPart && isText && strings.Contains(shown, written) {
 			t.Errorf("%q is left in %q", written, shown)
 		}
 		for text := range strings.SplitSeq(strings.ReplaceAll(shown, string(password), string(token)), string(token)) {
