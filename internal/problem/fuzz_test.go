@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -20,6 +21,7 @@ func FuzzClean(f *testing.F) {
 		f.Add(secret, "blocked: ", " (see 1234567890)", uint8(10), uint8(90), uint8(i))
 	}
 	f.Add("correct horse \"battery\" staple", "%", "\\", uint8(0), uint8(30), uint8(0))
+	f.Add("line\r\nby\tline\r\nby\tline", "no: ", ".", uint8(0), uint8(30), uint8(slices.Index(names, "JSON")))
 	f.Add("ünd so weiter", "&am", "p;#x41;", uint8(0), uint8(30), uint8(1))
 	f.Fuzz(func(t *testing.T, sent, before, after string, from, to, how uint8) {
 		defer time.AfterFunc(5*time.Second, func() { panic("an input takes more than 5 seconds") }).Stop()
@@ -30,7 +32,9 @@ func FuzzClean(f *testing.F) {
 		part := sent[begin:max(begin, min(int(to), len(sent)))]
 		written := encodings[names[int(how)%len(names)]](part)
 		shown := Clean(before+written+after, sent)
-		if len(part) >= 2*minPart && utf8.ValidString(part) && strings.Contains(shown, written) {
+		// HTML has no way to write some control characters.
+		isText := utf8.ValidString(part) && !strings.ContainsFunc(part, func(r rune) bool { return unicode.IsControl(r) && !strings.ContainsRune("\t\r\n", r) })
+		if len(part) >= 2*minPart && isText && strings.Contains(shown, written) {
 			t.Errorf("%q is left in %q", written, shown)
 		}
 		for text := range strings.SplitSeq(strings.ReplaceAll(shown, string(password), string(token)), string(token)) {

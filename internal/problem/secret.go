@@ -199,6 +199,9 @@ func meaning(escape string) string {
 	case escape == "+": // in a URL
 		return " "
 	case escape[0] == '\\' && strings.IndexByte("ux", escape[1]) < 0:
+		if i := strings.IndexByte("abfnrtv", escape[1]); i >= 0 {
+			return "\a\b\f\n\r\t\v"[i : i+1]
+		}
 		return escape[1:]
 	}
 	digits := escape[2:] // \u0041, \x41

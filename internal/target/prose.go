@@ -23,6 +23,8 @@ func (p *prose) wants(line []byte) bool {
 	text, _, _ := bytes.Cut(line, []byte("#"))
 	words, areNumbers := numbersIn(string(text))
 	switch indent := len(line) - len(bytes.TrimLeft(line, " \t")); {
+	case p.labelled && indent > p.indent && dumpLine.Match(line):
+		return false
 	case !areNumbers:
 		p.labelled, p.indent = bytes.ContainsRune(line, ':'), indent
 		return bytes.HasPrefix(bytes.TrimSpace(line), []byte("{")) && bytes.Contains(line, []byte(`"serial"`))
@@ -63,6 +65,10 @@ func isLetterOrDigit(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigi
 // dumpWord matches hexadecimal bytes, and how far into a dump they stand. No
 // serial number in decimal is one.
 var dumpWord = regexp.MustCompile(`^([0-9]{1,8}|[0-9a-fA-F:]*[a-fA-F:][0-9a-fA-F:]*)$`)
+
+// dumpLine matches how openssl begins a line of a dump (BIO_dump). The same bytes
+// follow as text, which may look like anything.
+var dumpLine = regexp.MustCompile(`^[ \t]+[0-9a-f]{4,8} - [0-9a-f]{2}[ -]`)
 
 func areBytes(words []string) bool {
 	for _, word := range words {

@@ -138,6 +138,8 @@ func TestProse(t *testing.T) {
 
 		{dump, 0}, {dump + dump, 0}, {strings.ReplaceAll(dump, " ", "\t"), 0},
 		{"Subject Key Identifier (not critical):\n\t" + hexadecimal, 0}, {"Key:\n    0000  30 82 01 0a 02 82 01 01\n    00000010  00 c5", 0},
+		{"1.3.6.1:\n    0000 - 30 04 61 64-6d   0.adm\n    0010 - 42 36   B6\n", 0},
+		{"1.3.6.1:\n    0010 - 42 36   B6\n0010 - 42 36   B6", 3},
 		{"# " + a, 0}, {"#" + hexadecimal, 0}, {"Serial Number: " + a + " (0x" + hexadecimal + ")", 0}, {"serial=" + hexadecimal, 0}, {"serial: " + a, 0},
 		{"SHA1 Fingerprint=" + colons, 0}, {"Modulus=" + hexadecimal, 0}, {strings.Repeat("5a", 32), 0}, {strings.Repeat("5a", 32) + "  mike.crt", 0},
 		{"subject=CN = mike", 0}, {" 0 s:CN = mike", 0}, {"mike.crt", 0}, {"Ada", 0}, {"added by Bea", 0}, {"---", 0}, {"=====", 0}, {"- *", 0}, {"", 0},
