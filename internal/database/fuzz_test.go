@@ -16,7 +16,7 @@ import (
 // limited ends the program if an input takes longer than any may. The result calls
 // it off.
 func limited() (done func() bool) {
-	return time.AfterFunc(5*time.Second, func() { panic("an input takes more than 5 seconds") }).Stop
+	return time.AfterFunc(8*time.Second, func() { panic("an input takes more than 8 seconds") }).Stop
 }
 
 // oneRecord is a source with the same value everywhere.

@@ -15,7 +15,7 @@ import (
 // bounded ends the program if an input takes longer than any may. The result
 // calls it off.
 func bounded() (done func() bool) {
-	return time.AfterFunc(5*time.Second, func() { panic("an input takes more than 5 seconds") }).Stop
+	return time.AfterFunc(8*time.Second, func() { panic("an input takes more than 8 seconds") }).Stop
 }
 
 var fuzzed = []string{"4660", "4661", "4662", "308893286343609293989051180431574390766"}

@@ -26,7 +26,7 @@ var fuzzedSerial = target.Serial{18: 0x12, 19: 0x34}
 // limited ends the program if an input takes longer than any may. The result calls
 // it off.
 func limited() (done func() bool) {
-	return time.AfterFunc(5*time.Second, func() { panic("an input takes more than 5 seconds") }).Stop
+	return time.AfterFunc(8*time.Second, func() { panic("an input takes more than 8 seconds") }).Stop
 }
 
 // FuzzAnswer takes any answer to a revocation. Only what step-ca says when it has

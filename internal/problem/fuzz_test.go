@@ -24,7 +24,7 @@ func FuzzClean(f *testing.F) {
 	f.Add("line\r\nby\tline\r\nby\tline", "no: ", ".", uint8(0), uint8(30), uint8(slices.Index(names, "JSON")))
 	f.Add("ünd so weiter", "&am", "p;#x41;", uint8(0), uint8(30), uint8(1))
 	f.Fuzz(func(t *testing.T, sent, before, after string, from, to, how uint8) {
-		defer time.AfterFunc(5*time.Second, func() { panic("an input takes more than 5 seconds") }).Stop()
+		defer time.AfterFunc(8*time.Second, func() { panic("an input takes more than 8 seconds") }).Stop()
 		if len(sent)+len(before)+len(after) > 2000 {
 			return
 		}

@@ -18,7 +18,7 @@ import (
 // bounded ends the program if an input takes longer than any may. The result
 // calls it off.
 func bounded() (done func() bool) {
-	return time.AfterFunc(5*time.Second, func() { panic("an input takes more than 5 seconds") }).Stop
+	return time.AfterFunc(8*time.Second, func() { panic("an input takes more than 8 seconds") }).Stop
 }
 
 // FuzzCRL reads a CRL in DER, whose signature does not count. What crypto/x509
