@@ -14,6 +14,7 @@ import (
 type dryRun struct {
 	authority
 	refuse func(target.Serial) error // why something certainly fails, or nil
+	chosen bool                      // from the database, which has just said that they are not revoked
 }
 
 // Open also makes sure that the CA is there, where nothing else has.
@@ -31,7 +32,7 @@ func (d dryRun) Revoke(ctx context.Context, req revocation.Request) revocation.A
 	}
 	plan := revocation.Answer{Status: revocation.Planned}
 	host, ok := d.authority.(*offline.CA)
-	if !ok || req.Reason.Code == revocation.RemoveFromCRL {
+	if !ok || d.chosen || req.Reason.Code == revocation.RemoveFromCRL {
 		return plan
 	}
 	switch record, err := host.Find(ctx, req.Serial); {

@@ -432,7 +432,7 @@ func connect(ctx context.Context, o *options, r *report, client *tls.Certificate
 		return nil, withCommand(err)
 	}
 	if o.dryRun {
-		return dryRun{ca, r.refuseRelease}, nil
+		return dryRun{authority: ca, refuse: r.refuseRelease, chosen: o.query.IsSet()}, nil
 	}
 	return ca, nil
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/go-sql-driver/mysql"
+	pgxstdlib "github.com/jackc/pgx/v5/stdlib"
 	"github.com/smallstep/certificates/db"
 	"github.com/smallstep/nosql"
 
@@ -21,7 +22,8 @@ import (
 // connection, which sees everything in the state of its first statement.
 type server struct {
 	pool    *sql.DB
-	tx      *sql.Tx
+	conn    *sql.Conn
+	tx      *sql.Tx         // on conn
 	ctx     context.Context // of the transaction
 	end     context.CancelFunc
 	timeout time.Duration
@@ -71,7 +73,10 @@ func openServer(ctx context.Context, cfg *db.Config, how Reading) (source, error
 
 func (s *server) begin(ctx context.Context, w *watch) (err error) {
 	w.begin()
-	if s.tx, err = s.pool.BeginTx(s.ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}); err != nil {
+	if s.conn, err = s.pool.Conn(s.ctx); err != nil {
+		return err
+	}
+	if s.tx, err = s.conn.BeginTx(s.ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}); err != nil {
 		return err
 	}
 	err = s.query(ctx, w, func(rows *sql.Rows) error {
@@ -173,21 +178,51 @@ func (s *server) each(ctx context.Context, fn func(*row) error) error {
 	}
 	statement := "SELECT c.nkey, " + bounded("c.nvalue") + ", " + revoked + ", " + data + " FROM " + certsTable + " c" + joins
 	return s.do(ctx, func(ctx context.Context, w *watch) error {
-		var r row
+		if s.dialect == postgresDialect {
+			return s.stream(ctx, w, statement, fn)
+		}
 		var key, der, data sql.RawBytes
+		var isRevoked bool
 		return s.query(ctx, w, func(rows *sql.Rows) error {
-			if err := rows.Scan(&key, &der, &r.revoked, &data); err != nil {
+			if err := rows.Scan(&key, &der, &isRevoked, &data); err != nil {
 				return err
 			}
-			r.key, r.der, r.err = key, der, nil
-			if der == nil {
-				r.err = errNoValue
-			}
-			if r.data = data; data == nil { // do not ask for it
-				r.data = []byte{}
-			}
-			return fn(&r)
+			return fn(rowOf(key, der, isRevoked, data))
 		}, statement)
+	})
+}
+
+func rowOf(key, der []byte, revoked bool, data []byte) *row {
+	r := &row{key: key, der: der, revoked: revoked, data: data}
+	if der == nil {
+		r.err = errNoValue
+	}
+	if data == nil { // do not ask for it
+		r.data = []byte{}
+	}
+	return r
+}
+
+// stream is query for the rows of certificates without package sql, which takes
+// most of the time there is.
+func (s *server) stream(ctx context.Context, w *watch, statement string, fn func(*row) error) error {
+	return s.conn.Raw(func(driver any) error {
+		w.begin()
+		rows, err := driver.(*pgxstdlib.Conn).Conn().Query(ctx, statement)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			w.end()               // fn may take its time
+			v := rows.RawValues() // in the binary format
+			if err := fn(rowOf(v[0], v[1], slices.Equal(v[2], []byte{1}), v[3])); err != nil {
+				s.end()
+				return err
+			}
+			w.begin()
+		}
+		return rows.Err()
 	})
 }
 
