@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
@@ -20,6 +21,10 @@ import (
 // connectTimeout is how long a database server may take to accept a connection.
 const connectTimeout = 4 * time.Second
 
+// muteMySQL keeps the log of the driver, which has one for the whole process, off
+// standard error.
+var muteMySQL = sync.OnceFunc(func() { _ = mysql.SetLogger(&mysql.NopLogger{}) })
+
 // checkServer makes sure that the database exists on its server: package nosql
 // would create it. It does nothing for a database in files.
 func checkServer(cfg *db.Config, quiet bool) error {
@@ -27,7 +32,7 @@ func checkServer(cfg *db.Config, quiet bool) error {
 		return nil
 	}
 	if quiet { // the driver for MySQL logs to standard error, for package nosql too
-		_ = mysql.SetLogger(&mysql.NopLogger{})
+		muteMySQL()
 	}
 	conn, err := connect(cfg)
 	if err != nil {

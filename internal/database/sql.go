@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/go-sql-driver/mysql"
 	pgxstdlib "github.com/jackc/pgx/v5/stdlib"
 	"github.com/smallstep/certificates/db"
 	"github.com/smallstep/nosql"
@@ -51,7 +50,7 @@ func openServer(ctx context.Context, cfg *db.Config, how Reading) (source, error
 	if strings.EqualFold(cfg.Type, nosql.MySQLDriver) {
 		s.dialect = mysqlDialect
 		if how.Quiet {
-			_ = mysql.SetLogger(&mysql.NopLogger{})
+			muteMySQL()
 		}
 		s.pool, err = openMySQL(cfg)
 	} else {
