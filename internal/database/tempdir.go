@@ -26,7 +26,7 @@ func newTempDir(ctx context.Context) (*tempDir, error) {
 		return nil, problem.New("copying the CA's database: %w", err).Hint("%s", tmpHint)
 	}
 	d := &tempDir{path: path}
-	d.stop = context.AfterFunc(ctx, func() { _ = d.end() })
+	d.stop = context.AfterFunc(ctx, func() { _ = d.remove() })
 	return d, nil
 }
 
@@ -52,9 +52,14 @@ func (d *tempDir) release() {
 	}
 }
 
-// end removes what is in the directory, and the directory unless it is held.
+// end does what the end of the context does.
 func (d *tempDir) end() error {
 	d.stop()
+	return d.remove()
+}
+
+// remove removes what is in the directory, and the directory unless it is held.
+func (d *tempDir) remove() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.ended = true
