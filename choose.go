@@ -265,7 +265,7 @@ func (c *choice) check(o *options) error {
 			text += "; and others"
 		}
 		if !o.allowUnknown {
-			return problem.New("%s", text).Hint("nobody knows what these certificates are; --allow-unknown goes on without them")
+			return problem.New("%s", text).Hint("--allow-unknown continues without these certificates, and does not revoke them")
 		}
 		ui.Warn("%s", text)
 	}
@@ -329,7 +329,7 @@ func (r *report) sayBeside(ctx context.Context) (err error) {
 		if len(good) > maxNamed {
 			shown += ", …"
 		}
-		ui.Warn("%s the key of what was revoked, and %s still good: %s", ui.Count(len(good), "other certificate has", "other certificates have"), isOrAre(len(good)), shown)
+		ui.Warn("%s the key of a revoked one, and %s still valid: %s", ui.Count(len(good), "other certificate has", "other certificates have"), isOrAre(len(good)), shown)
 		command := "step revoke --offline --where " + strings.Join(s.query.Terms(), " --where ")
 		if o.configFile != filepath.Join(step.BasePath(), "config", "ca.json") {
 			command += " --ca-config " + shellQuote(o.configFile)

@@ -79,38 +79,39 @@ var flagGroups = []struct {
 	flags []flag
 }{
 	{"WHAT TO REVOKE", []flag{
-		{names: []string{"cert"}, value: fileName, many: true, usage: `The certificate to revoke, a PEM file; its first certificate counts.
+		{names: []string{"cert"}, value: fileName, many: true, usage: `The certificate to revoke, the first one in a PEM file.
 With --key it authorizes its own revocation. Without, a provisioner does,
 and the flag may be repeated`},
 		{names: []string{"from"}, value: fileName, many: true, usage: `A file that names many certificates: serial numbers, one a line or in CSV,
 or PEM certificates, or the output of --format json, of a dry run for
 instance. A dash (-) is standard input; of a directory its PEM files are
 read. May be repeated`},
-		{names: []string{"where"}, value: whereTerm, many: true, usage: `Certificates by what they are, from the CA's database: see PROPERTIES. The
-same property twice means any of the values, different ones must all hold`},
-		{names: []string{"max"}, value: numberValue, usage: `Revoke nothing if there are more certificates than this number (n)`},
+		{names: []string{"where"}, value: whereTerm, many: true, usage: `Certificates by what they are, from the CA's database: see PROPERTIES. If
+a property is repeated, any of its values matches; different ones must all
+match`},
+		{names: []string{"max"}, value: numberValue, usage: `Revoke nothing if there are more than n certificates`},
 		{names: []string{"key"}, value: fileName, usage: `The private key of --cert, a PEM file`},
 		{names: []string{"key-password-file"}, value: fileName, inherited: true, usage: `A file with the password of --key, or of the key that --where names, if
 it is encrypted`},
 		{names: []string{"reason"}, value: freeText, usage: `Why, in your own words: a string for the CA's records`},
 		{names: []string{"reasonCode", "reason-code"}, value: reasonCode, usage: `Why, as a code of RFC 5280 or its name: see REASONS`},
 		{names: []string{"allow-unknown"}, usage: `Revoke also what cannot be shown to be a certificate of this CA`},
-		{names: []string{"force", "f"}, usage: `Answer yes where a confirmation is asked for`},
+		{names: []string{"force", "f"}, usage: `Answer yes to the confirmation`},
 	}},
 	{"HOW", []flag{
 		{names: []string{"dry-run"}, usage: `Do everything but revoke, and show what would be revoked`},
-		{names: []string{"verify"}, usage: `Look afterwards whether the CA's CRL has it, offline in the database.
-With --dry-run: look at the present state`},
-		{names: []string{"journal"}, value: fileName, usage: `A file that records every outcome. If it exists, the run goes on where the
-journal ends`},
-		{names: []string{"concurrency"}, value: numberValue, inherited: true, usage: fmt.Sprintf(`How many revocations may be in flight, a number (n); %d unless given,
-offline %d, or %d with a database server`, online.DefaultConcurrency, offline.FilesConcurrency, offline.ServerConcurrency)},
-		{names: []string{"rate"}, value: numberValue, inherited: true, usage: `How many revocations to begin in a second at most, a number (n)`},
-		{names: []string{"format"}, value: formatName, inherited: true, preset: "text", usage: `What to print on standard output: text or json, a format. With json it
-is one object for each certificate, a line each`},
-		{names: []string{"timeout"}, value: duration, inherited: true, preset: "10s", usage: `How long one request may take, a duration; 10s unless given`},
-		{names: []string{"retry-for"}, value: duration, inherited: true, preset: "30s", usage: `How long to try again after transient failures, a duration;
-30s unless given, 0s for never`},
+		{names: []string{"verify"}, usage: `Check afterwards that the CA's CRL lists it; offline, that the database
+does. With --dry-run: show what is revoked now`},
+		{names: []string{"journal"}, value: fileName, usage: `A file that records every outcome. If it exists, the run continues where
+the journal ends`},
+		{names: []string{"concurrency"}, value: numberValue, inherited: true, usage: fmt.Sprintf(`Have up to n revocations in flight. The default is %d; offline it is %d,
+or %d with a database server`, online.DefaultConcurrency, offline.FilesConcurrency, offline.ServerConcurrency)},
+		{names: []string{"rate"}, value: numberValue, inherited: true, usage: `Begin at most n revocations per second`},
+		{names: []string{"format"}, value: formatName, inherited: true, preset: "text", usage: `The format of standard output: text or json. With json it is one object
+per certificate, each on its own line`},
+		{names: []string{"timeout"}, value: duration, inherited: true, preset: "10s", usage: `How long one request may take; the default duration is 10s`},
+		{names: []string{"retry-for"}, value: duration, inherited: true, preset: "30s", usage: `How long to retry after transient failures; the default duration is 30s,
+and 0s is no retry`},
 	}},
 	{"WHO AUTHORIZES IT", []flag{
 		{names: []string{"provisioner", "issuer"}, value: nameValue, inherited: true, usage: `The name of the provisioner; needed only where several fit`},
@@ -128,7 +129,7 @@ Others can see it in the list of processes: prefer --token-file`},
 		{names: []string{"token-file"}, value: fileName, inherited: true, usage: `A file with such a token`},
 	}},
 	{"WHICH CA", []flag{
-		{names: []string{"ca-url"}, value: uriValue, inherited: true, usage: `The address of the CA, an HTTPS uri`},
+		{names: []string{"ca-url"}, value: uriValue, inherited: true, usage: `The HTTPS address (uri) of the CA`},
 		{names: []string{"root"}, value: fileName, inherited: true, usage: `The CA's root certificate, a PEM file`},
 		{names: []string{"fingerprint"}, value: hexValue, inherited: true, usage: `The SHA-256 fingerprint (hex) of the CA's root certificate, which is
 then fetched from the CA; needs no --root`},
@@ -137,7 +138,7 @@ then fetched from the CA; needs no --root`},
 	{"ON THE CA HOST", []flag{
 		{names: []string{"offline"}, inherited: true, usage: `Revoke in the CA's own database, without the CA. Whoever may write that
 authorizes it, unless a flag or a variable says who does`},
-		{names: []string{"ca-config"}, value: fileName, inherited: true, usage: `The CA's configuration, a file; $(step path)/config/ca.json unless given.
+		{names: []string{"ca-config"}, value: fileName, inherited: true, usage: `The CA's configuration file. The default is $(step path)/config/ca.json.
 It names the database for --offline and --where`},
 		{names: []string{"ca-password-file"}, value: fileName, inherited: true, usage: `A file with the password of the CA's key, which signs the CRL. It is
 needed only where the CA has CRLs`},
@@ -264,7 +265,7 @@ func valueIn(rest []string, name string) (string, error) {
 		if more { // a token, maybe
 			typed += "=…"
 		}
-		return "", problem.New("%s has no value, but the flag %s after it", dashed(name), dashed(next)).
+		return "", problem.New("%s has no value: the flag %s follows it", dashed(name), dashed(next)).
 			Hint("write %s=%s if that is the value", dashed(name), typed)
 	}
 	return rest[0], nil
@@ -292,7 +293,7 @@ func flagError(err error) error {
 	for _, f := range allFlags() {
 		value, _, ok := strings.Cut(strings.TrimPrefix(err.Error(), "invalid value "), " for flag -"+f.name()+":")
 		if ok && f.value == numberValue {
-			return problem.New("%s is no value for %s, which takes a whole number", value, dashed(f.name()))
+			return problem.New("%s is not a valid value for %s, which takes a whole number", value, dashed(f.name()))
 		}
 	}
 	return problem.New("%w", err).Hint(seeHelp)
@@ -352,7 +353,7 @@ func checkFlags(c *cli.Context, on given) error {
 		}
 	}
 	if on["where"] && c.NArg() > 0 {
-		return problem.New("--where stands alone, without serial numbers").Hint("revoke them in a run of their own")
+		return problem.New("--where cannot be combined with serial numbers").Hint("revoke them in a separate run")
 	}
 	return checkReadOnce(c)
 }
@@ -430,7 +431,7 @@ func applyDefaults(c *cli.Context) error {
 				text = strconv.FormatFloat(number, 'f', -1, 64)
 			}
 			if f.value.check(text) != nil || isList && !f.many {
-				return problem.New("%q is no value for %q in defaults.json of %s", text, f.names[i], step.Path())
+				return problem.New("%q is not a valid value for %q in defaults.json of %s", text, f.names[i], step.Path())
 			}
 			if err := c.Set(f.name(), text); err != nil {
 				return problem.New("%q in defaults.json of %s: %w", f.names[i], step.Path(), err)

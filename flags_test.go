@@ -143,10 +143,10 @@ func TestFlagWithoutValue(t *testing.T) {
 	tests := []struct{ in, wantErr, wantHint string }{
 		{"123 --reason", "--reason has no value", ""},
 		{"--reason -- 123", "--reason has no value", ""},
-		{"--reason --offline 123", "--reason has no value, but the flag --offline after it", "--reason=--offline"},
-		{"--token -f 123", "--token has no value, but the flag -f after it", ""},
-		{"--cert --key=x.key", "--cert has no value, but the flag --key after it", ""},
-		{"--reason --token=secret 123", "--reason has no value, but the flag --token after it", "write --reason=--token=… if that"},
+		{"--reason --offline 123", "--reason has no value: the flag --offline follows it", "--reason=--offline"},
+		{"--token -f 123", "--token has no value: the flag -f follows it", ""},
+		{"--cert --key=x.key", "--cert has no value: the flag --key follows it", ""},
+		{"--reason --token=secret 123", "--reason has no value: the flag --token follows it", "write --reason=--token=… if that"},
 	}
 	for _, tt := range tests {
 		_, _, err := flagsFirst(strings.Fields(tt.in))

@@ -37,7 +37,7 @@ EXAMPLES
     $ step revoke --dry-run --verify --cert mike.crt
 
   Many at once: look first, then do exactly that, with a record on disk. If it
-  is interrupted, the same command goes on where it stopped:
+  is interrupted, the same command continues where it stopped:
     $ step revoke --dry-run --from serials.txt --reasonCode keyCompromise --format json > plan.json
     $ step revoke --from plan.json --journal revoked.journal
 
@@ -59,7 +59,7 @@ USAGE
 
   A serial number is written in decimal, in hexadecimal behind 0x, or as
   hexadecimal bytes with colons between them. Without any, and without --cert,
-  --from and --where, it is asked for. Flags may stand before, after and between
+  --from and --where, it is asked for. Flags may come before, after and between
   serial numbers.
 
   Many certificates are revoked at the same time. Those of --from and --where
@@ -67,9 +67,9 @@ USAGE
   without holding up the others; a failure that no retry can mend ends the run
   at once.
 
-  A revoked certificate cannot be renewed. Whether those who are shown the
-  certificate learn of it depends on the CRL, which the CA must publish and they
-  must read: step-ca has CRLs only where its ca.json turns them on.
+  A revoked certificate cannot be renewed. Others who are shown it learn
+  that it is revoked only from a CRL, which the CA must publish and they must
+  read: step-ca has CRLs only if its ca.json turns them on.
 
   Completions for a shell, which is bash, zsh or fish, and the manual page:
     $ step-revoke-plugin completion bash
@@ -134,13 +134,14 @@ HOLDS
   While a certificate is on certificateHold the CA does not renew it. It is in
   the CRL until the first one after the hold was lifted. Only on the CA's host
   can it be lifted, with --offline: released with --reasonCode removeFromCRL, or
-  made a revocation for good with any other reason. Whoever has cached a CRL
-  that lists it believes that CRL until it ends.
+  made a revocation for good with any other reason. Clients that have cached a
+  CRL with it in it use that CRL until it expires.
 
 WHERE VALUES COME FROM
   The command line, then variables (--ca-url is STEP_CA_URL, and so on), then
-  defaults.json of the step context in force. What is revoked, why, and what
-  guards it come from the command line alone:
+  defaults.json of the step context in force. The flags that say what is
+  revoked and why, or that turn off a check, are read from the command line
+  only:
 `
 
 const helpCodes = `

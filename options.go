@@ -270,7 +270,7 @@ func readPush(c *cli.Context) (batch.Config, error) {
 	case c.IsSet("concurrency") && (b.Concurrency < 1 || b.Concurrency > maxConcurrency):
 		return b, problem.New("--concurrency %d is not between 1 and %d", b.Concurrency, maxConcurrency)
 	case b.Rate < 0 || b.Rate == 0 && c.IsSet("rate"):
-		return b, problem.New("--rate %d is not a number of revocations per second", b.Rate).Hint("without --rate there is no bound")
+		return b, problem.New("--rate %d is not a number of revocations per second", b.Rate).Hint("without --rate there is no limit")
 	}
 	return b, nil
 }

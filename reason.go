@@ -57,7 +57,7 @@ func parseReason(s string) (revocation.Reason, error) {
 // so long that a journal could not be read again.
 func parseReasonText(s string) (string, error) {
 	if len(s) > revocation.MaxReason {
-		return "", problem.New("the text of the reason has %d bytes", len(s)).Hint("it may have %d", revocation.MaxReason)
+		return "", problem.New("the text of the reason has %d bytes", len(s)).Hint("at most %d are allowed", revocation.MaxReason)
 	}
 	return strings.ToValidUTF8(s, "\uFFFD"), nil
 }

@@ -81,8 +81,8 @@ func (r *report) begin(authorizedBy string) error {
 }
 
 const (
-	againHint        = "run it again once that is mended, with the same --journal if it has one: what is revoked already is no failure"
-	againReleaseHint = "run it again once that is mended, with the same --journal if it has one: it skips what is released"
+	againHint        = "fix that and run the same command again, with the same --journal if it has one: a certificate that is already revoked is not a failure"
+	againReleaseHint = "fix that and run the same command again, with the same --journal if it has one: it skips what is released"
 )
 
 // end is called after the last attempt, with the error of the batch, which it
@@ -131,7 +131,7 @@ func (r *report) Ended(o *revocation.Outcome) error {
 	}
 	if err != nil {
 		return problem.WithCode(problem.Incomplete, "%w", err).
-			Hint("what is revoked and not in it is found to be revoked already by a later run, which is no failure")
+			Hint("a later run finds what is missing there already revoked, which is not a failure")
 	}
 	return nil
 }
@@ -178,7 +178,7 @@ func (r *report) sayOutcome(o *revocation.Outcome) {
 		}
 		if r.told++; r.told > fewTargets/2 {
 			if r.told == fewTargets/2+1 {
-				ui.Warn("further failures are counted from here on; --format json and --journal name each")
+				ui.Warn("more failures will only be counted; --format json and --journal name each one")
 			}
 			return
 		}
@@ -200,7 +200,7 @@ func (r *report) sayOutcome(o *revocation.Outcome) {
 		if o.Unanswered {
 			ui.Hint("perhaps by an earlier attempt of this run, which got no clear answer")
 		} else {
-			ui.Hint("the reason on record is the one that was given then")
+			ui.Hint("the CA keeps the reason of the first revocation")
 		}
 		if o.StaleCRL {
 			ui.Warn("the CA failed after it had stored the revocation: its CRL may lack it until the next one")

@@ -75,7 +75,7 @@ func revoke(ctx context.Context, o *options) error {
 	if err == nil && (r.left() > 0 || o.verify) {
 		err = problem.Default(attempt(ctx, o, list, r), problem.Usage)
 		if warnErr := r.sayBeside(ctx); warnErr != nil {
-			ui.Warn("whether others have the same key could not be looked up: %v", warnErr)
+			ui.Warn("could not look up whether other certificates have the same key: %v", warnErr)
 		}
 		r.sayAftermath(ctx)
 	}
@@ -249,27 +249,27 @@ func openJournal(ctx context.Context, o *options, list *target.List, reason revo
 	}
 	found := j.Found()
 	if found.OtherTargets && !o.query.IsSet() {
-		ui.Warn("the journal was begun for other targets than these")
+		ui.Warn("the journal was started for a different list of certificates")
 	}
 	if found.Damaged > 0 {
-		ui.Warn("the journal has gaps, as after a power failure: %s passed over", ui.Count(found.Damaged, "line is", "lines are"))
+		ui.Warn("the journal has gaps, as after a power failure: %s skipped", ui.Count(found.Damaged, "line was", "lines were"))
 	}
 	if found.Header == nil {
 		return j, nil
 	}
 	if more := len(list.All) - found.Header.Targets; found.OtherTargets && o.query.IsSet() && more > 0 {
-		ui.Warn("%s than when the journal was begun", ui.Count(more, "more certificate matches", "more certificates match"))
+		ui.Warn("%s now than when the journal was started", ui.Count(more, "more certificate matches", "more certificates match"))
 	} else if found.OtherTargets && o.query.IsSet() {
-		ui.Warn("other certificates match than when the journal was begun")
+		ui.Warn("other certificates match now than when the journal was started")
 	}
 	all, since := ui.Count(len(list.All), "certificate", "certificates"), revocation.Stamp(found.Since)
 	switch found.Done {
 	case 0:
-		ui.Selected("Journal", o.journal+", of which nothing is done yet")
+		ui.Selected("Journal", o.journal+", nothing done yet")
 	case len(list.All):
-		ui.Selected("Journal", o.journal+", all "+all+" are done since "+since)
+		ui.Selected("Journal", o.journal+", all "+all+" done, the first at "+since)
 	default:
-		ui.Selected("Journal", o.journal+", "+ui.Number(found.Done)+" of "+all+" are done since "+since)
+		ui.Selected("Journal", o.journal+", "+ui.Number(found.Done)+" of "+all+" done, the first at "+since)
 	}
 	return j, nil
 }
@@ -287,9 +287,9 @@ func recheck(ctx context.Context, o *options, list *target.List, reason revocati
 	switch {
 	case err != nil || cleared == 0:
 	case reason.Code == revocation.RemoveFromCRL:
-		ui.Warn("%s in the journal, and on record as revoked in the CA's database, which counts", ui.Count(cleared, "release is", "releases are"))
+		ui.Warn("the journal has %s that the CA's database does not have; the database is right", ui.Count(cleared, "release", "releases"))
 	default:
-		ui.Warn("%s in the journal, but not in the CA's database, which counts", ui.Count(cleared, "revocation is", "revocations are"))
+		ui.Warn("the journal has %s that the CA's database does not have; the database is right", ui.Count(cleared, "revocation", "revocations"))
 	}
 	return withCommand(err)
 }

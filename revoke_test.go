@@ -67,7 +67,7 @@ func TestParseReasonText(t *testing.T) {
 		}
 	}
 	_, err := parseReasonText(strings.Repeat("x", 100_001))
-	checkProblem(t, "a long one", err, "the text of the reason has 100001 bytes", "it may have 100000")
+	checkProblem(t, "a long one", err, "the text of the reason has 100001 bytes", "at most 100000")
 }
 
 // checkProblem checks that err is a problem with this text and hint, and without

@@ -176,7 +176,7 @@ func (o *options) isOurs(name, root string) bool {
 func (o *options) planReason(c target.Claim, settled *revocation.Reason) (*revocation.Reason, error) {
 	if !o.isOurs(c.CA, c.Root) && !o.allowUnknown {
 		return nil, problem.New("%s is about another CA, %s", c.Where, c.CA).
-			Hint("this run is about %s; --allow-unknown revokes it here all the same", o.caName())
+			Hint("this run is about %s; --allow-unknown revokes it here anyway", o.caName())
 	}
 	if !c.Planned || c.ReasonCode == nil {
 		return settled, nil
@@ -223,7 +223,7 @@ func (o *options) sameQuestion(h *journal.Header) (target.Query, error) {
 	}
 	question := strings.Join(h.Where, " --where ")
 	if question == "" {
-		return target.Query{}, problem.New("the journal %s was begun without --where", o.journal).Hint(journal.AnotherHint)
+		return target.Query{}, problem.New("the journal %s was started without --where", o.journal).Hint(journal.AnotherHint)
 	}
 	return target.Query{}, problem.New("the journal %s is about another question: --where %s", o.journal, question).Hint(journal.AnotherHint)
 }

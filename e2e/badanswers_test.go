@@ -48,7 +48,7 @@ const (
 	most      = 150 // MB
 	inTime    = 10 * time.Second
 	tooMuch   = "its answer cannot be used: it has more than "
-	noConfirm = `the answer of the CA is no confirmation \(`
+	noConfirm = `the CA's answer is not a confirmation \(`
 )
 
 var badAnswers = []badAnswer{

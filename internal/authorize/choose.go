@@ -112,7 +112,7 @@ func (c *Credentials) noneFits(wanted provisioner.Type, names []string, untruste
 			who = fmt.Sprintf("the provisioner %q does not trust", name)
 		}
 		return problem.New("%s the certificate in %s: %w", who, c.config.X5C.Cert, untrusted).
-			Hint("what leads from it to a root of the provisioner belongs into the same file or into --x5c-chain")
+			Hint("put the certificates between it and the provisioner's root into the same file, or name them with --x5c-chain")
 	case name != "":
 		return problem.New("the provisioner %q has another key", name).Hint("leave out --provisioner, or check --kid and --provisioner-key")
 	case c.signingKey != nil:

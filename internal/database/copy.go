@@ -131,7 +131,7 @@ func (c *copier) checkRoom() error {
 	size += min(logs, settlingBytes)
 	free, err := c.free(c.to)
 	if err == nil && free < size {
-		return problem.New("%s has no room for a copy of the CA's database: it takes %d MiB, and %d MiB are free",
+		return problem.New("%s has no room for a copy of the CA's database: it needs %d MiB, and %d MiB are free",
 			filepath.Dir(c.to), (size+mebibyte-1)/mebibyte, free/mebibyte).Hint("%s", tmpHint)
 	}
 	return nil

@@ -380,7 +380,7 @@ func TestNoRoom(t *testing.T) {
 	c := newCopier(cfg, filepath.Join(t.TempDir(), "copy"))
 	c.free = func(string) (uint64, error) { return 3<<20 + 5, nil }
 	err := c.run(t.Context())
-	want := filepath.Dir(c.to) + " has no room for a copy of the CA's database: it takes 6 MiB, and 3 MiB are free"
+	want := filepath.Dir(c.to) + " has no room for a copy of the CA's database: it needs 6 MiB, and 3 MiB are free"
 	if err == nil || err.Error() != want || strings.Join(problem.Hints(err), "") != tmpHint {
 		t.Errorf("%v, want %s", err, want)
 	}

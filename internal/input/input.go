@@ -76,7 +76,7 @@ func Secret(ctx context.Context, file, flag, what string) ([]byte, error) {
 	case file == "":
 		return nil, problem.New("the name of the file with %s is empty", what)
 	case strings.Contains(file, "PRIVATE KEY"), strings.HasPrefix(file, "{"), strings.HasPrefix(file, "eyJ"):
-		return nil, problem.New("in place of the name of a file stands %s itself", what).
+		return nil, problem.New("the value is %s itself, not the name of a file", what).
 			Hint("it can be seen in the list of processes: write it to a file, or use <(…) of the shell")
 	}
 	info, err := os.Stat(file)

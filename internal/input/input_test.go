@@ -104,9 +104,9 @@ func TestSecret(t *testing.T) {
 		{strings.Repeat("secret", 100), "reading the thing: the file that --the-file names: file name too long", notShown},
 		{"hunter2", "reading the thing: the file that --the-file (STEP_THE_FILE) names: no such file", notShown},
 		{dir, "reading the thing: read " + dir + ": is a directory", ""},
-		{"eyJhbGciOiJFUzI1NiJ9.e30.c2ln", "in place of the name of a file stands the thing itself", itself},
-		{`{"kty":"EC"}`, "in place of the name of a file stands the thing itself", itself},
-		{"-----BEGIN PRIVATE KEY-----", "in place of the name of a file stands the thing itself", itself},
+		{"eyJhbGciOiJFUzI1NiJ9.e30.c2ln", "the value is the thing itself, not the name of a file", itself},
+		{`{"kty":"EC"}`, "the value is the thing itself, not the name of a file", itself},
+		{"-----BEGIN PRIVATE KEY-----", "the value is the thing itself, not the name of a file", itself},
 		{write(t, "large", make([]byte, maxSecret+1)), "has more than 1048576 bytes", ""},
 	} {
 		_, err := Secret(t.Context(), tt.file, "--the-file", "the thing")

@@ -129,7 +129,7 @@ func TestLock(t *testing.T) {
 	if err == nil || err.Error() != "the journal "+name+" is in use: another run holds it open" {
 		t.Errorf("held by another: %v", err)
 	}
-	if want := "wait until that ends; or use another journal: what is revoked already is no failure"; strings.Join(problem.Hints(err), "|") != want {
+	if want := "wait until that ends; or use another journal: a certificate that is already revoked is not a failure"; strings.Join(problem.Hints(err), "|") != want {
 		t.Errorf("hints %q", problem.Hints(err))
 	}
 	if err := errors.Join(first.Begin(Header{}), first.Write(revoked("1", "")), first.Close()); err != nil {

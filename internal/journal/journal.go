@@ -25,7 +25,7 @@ const version = 1
 
 const (
 	// AnotherHint is for a journal that is about something else.
-	AnotherHint = "use another journal: what is revoked already is no failure"
+	AnotherHint = "use another journal: a certificate that is already revoked is not a failure"
 	newNameHint = "name a file that does not exist yet"
 	ownFileHint = "a journal is a regular file of yours that others cannot write"
 )

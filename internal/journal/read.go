@@ -34,7 +34,7 @@ func (j *Journal) load(ctx context.Context, list *target.List, agree func(*Heade
 			var e entry
 			serial, err := e.read(line)
 			if err != nil {
-				return problem.New("%s, line %d is not that of a journal", j.file.Name(), number).Hint(AnotherHint)
+				return problem.New("%s, line %d is not a line of a journal", j.file.Name(), number).Hint(AnotherHint)
 			}
 			j.markDone(&e, serial, list)
 		}

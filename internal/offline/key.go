@@ -24,7 +24,7 @@ func (ca *CA) prepareCRL(ctx context.Context) (fatal error) {
 		return fatal
 	}
 	if ca.noSigner != nil {
-		ui.Warn("no new CRL will be made: %v", ca.noSigner)
+		ui.Warn("the CRL will not be rebuilt: %v", ca.noSigner)
 	}
 	return nil
 }

@@ -357,7 +357,7 @@ func unknownTarget(serial target.Serial, where string) error {
 		where += ": "
 	}
 	return problem.New("%sthe CA's database knows no certificate with the serial number %s", where, serial).
-		Hint("check the number; --allow-unknown accepts it all the same")
+		Hint("check the number; --allow-unknown accepts it anyway")
 }
 
 // Close builds the CRL, if there is one and it may be out of date, and shuts the

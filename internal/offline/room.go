@@ -63,7 +63,7 @@ func (ca *CA) checkRoom(ctx context.Context, list *target.List) error {
 	case ca.config.Force:
 		ui.Warn("%v", ca.overflow)
 	default:
-		return problem.New("%w", ca.overflow).Hint("%s", ca.overflow.hint()).Hint("--force revokes all the same, and leaves the CRL as it is")
+		return problem.New("%w", ca.overflow).Hint("%s", ca.overflow.hint()).Hint("--force revokes anyway, and leaves the CRL as it is")
 	}
 	return nil
 }

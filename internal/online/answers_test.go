@@ -125,7 +125,7 @@ func TestBounds(t *testing.T) {
 		answer         http.HandlerFunc
 		text           string
 	}{
-		{"confirmation", "revoke", endless(`{"status":"`, "o"), "the answer of the CA is no confirmation (it has more than 64 KiB)"},
+		{"confirmation", "revoke", endless(`{"status":"`, "o"), "the CA's answer is not a confirmation (it has more than 64 KiB)"},
 		{"root", "root", endless(`{"ca":"`, "o"), "its answer cannot be used: it has more than 1 MiB"},
 		{"intermediates", "intermediates", endless(`{"crts":["`, "o"), "its answer cannot be used: it has more than 1 MiB"},
 		{"provisioners", "provisioners", endless(`{"provisioners":["`, "o"), "its answer cannot be used: it has more than 16 MiB"},

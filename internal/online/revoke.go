@@ -94,7 +94,7 @@ func (c *CA) unanswered(err error) revocation.Answer {
 	case has[*redirectError](err), has[*tls.CertificateVerificationError](err), isCertificateAlert(err) && c.presentsCertificate:
 		return revocation.Answer{Status: revocation.Failed, Err: explain(c.url, "asked to revoke", err)}
 	case has[*badAnswerError](err):
-		return unknown(fmt.Errorf("the answer of the CA is no confirmation (%w)", err))
+		return unknown(fmt.Errorf("the CA's answer is not a confirmation (%w)", err))
 	case isTimeout(err):
 		return unknown(fmt.Errorf("no answer within %s", c.timeout))
 	case errors.Is(err, context.Canceled):

@@ -41,7 +41,7 @@ func TestRevoke(t *testing.T) {
 		internal  = "The certificate authority encountered an Internal Server Error. Please see the certificate authority logs for more info."
 		passedOn  = "the CA behind this registration authority has refused it"
 		stale     = "before it failed"
-		noConfirm = "no confirmation"
+		noConfirm = "not a confirmation"
 	)
 	message := func(status int, text string) http.HandlerFunc {
 		return answerWith(status, fmt.Sprintf(`{"status":%d,"message":%q}`, status, text))
@@ -58,7 +58,7 @@ func TestRevoke(t *testing.T) {
 		text, hint, cause string
 	}{
 		{"ok", answerWith(200, `{"status":"ok"}`), revoked, nothing, "", "", ""},
-		{"other status", answerWith(200, `{"status":"maybe"}`), unknown, again, `no confirmation (its status is "maybe")`, "", ""},
+		{"other status", answerWith(200, `{"status":"maybe"}`), unknown, again, `not a confirmation (its status is "maybe")`, "", ""},
 		{"no status", answerWith(200, `{}`), unknown, again, noConfirm, "", ""},
 		{"not JSON", answerWith(200, "<html>welcome</html>"), unknown, again, noConfirm + " (it is not JSON: ", "", ""},
 		{"JSON and more", answerWith(200, `{"status":"ok"}{"status":"no"}`), unknown, again, noConfirm + " (it is not JSON: ", "", ""},

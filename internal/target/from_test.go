@@ -174,7 +174,7 @@ func TestDirectory(t *testing.T) {
 			t.Errorf("%s: %v", tt.name, err)
 			continue
 		}
-		left := fmt.Sprintf("%s, line %d: left out the certificate of a CA (CN=ours), here and 2 more times", filepath.Join(dir, "a.crt"), strings.Count(one, "\n")/2+1)
+		left := fmt.Sprintf("%s, line %d: left out a CA certificate (CN=ours), here and 2 more times", filepath.Join(dir, "a.crt"), strings.Count(one, "\n")/2+1)
 		if want := []Notes{{Name: dir, Files: 4, Read: 2, LeftOut: notes[0].LeftOut}}; !reflect.DeepEqual(notes, want) || len(notes[0].LeftOut) != 1 {
 			t.Errorf("notes %+v; want %s", notes, left)
 		}

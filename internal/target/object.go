@@ -41,7 +41,7 @@ func ReadObject(line []byte, v any) error {
 		key := unquoted(line[i : end+1])
 		for _, other := range seen {
 			if bytes.Equal(key, other) {
-				return errors.New("a key is there twice")
+				return errors.New("a key appears twice")
 			}
 		}
 		if seen = append(seen, key); len(seen) > maxKeys {

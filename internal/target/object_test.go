@@ -19,7 +19,7 @@ type object struct {
 
 func TestReadObject(t *testing.T) {
 	t.Parallel()
-	const twice = "a key is there twice"
+	const twice = "a key appears twice"
 	for _, tt := range []struct{ name, in, want, wantErr string }{
 		{"ours", `{"serial":"1","reasonCode":4,"sans":["a","}"]}`, `{"serial":"1","reasonCode":4,"sans":["a","}"]}`, ""},
 		{"white space", " \t{ \"serial\" : \"1\" , \"reasonCode\"\t:4 }\r\n", `{"serial":"1","reasonCode":4}`, ""},

@@ -60,8 +60,8 @@ func (r *reader) noteNumber() {
 // mixed is the error for a file with serial numbers and certificates.
 func (r *reader) mixed(line int) error {
 	return r.errorAt(line, ": serial numbers and certificates in one file").
-		Hint("a file of --from holds the ones or the others; more can be named with --cert and as arguments").
-		Hint("a line that is something else is passed over if it begins with #")
+		Hint("a file of --from holds either serial numbers or certificates; --cert and arguments can name more").
+		Hint("a line that begins with # is skipped")
 }
 
 // beginBlock takes the first line of a PEM block.
@@ -155,7 +155,7 @@ func (r *reader) leaveOut(cert *x509.Certificate) {
 
 // String writes a line for a person.
 func (ca *leftOut) String() string {
-	text := fmt.Sprintf("%s, line %d: left out the certificate of a CA (%s)", ca.file, ca.line, ca.subject)
+	text := fmt.Sprintf("%s, line %d: left out a CA certificate (%s)", ca.file, ca.line, ca.subject)
 	if ca.times > 1 {
 		text += ", here and " + count(ca.times-1, "more time", "more times")
 	}

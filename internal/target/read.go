@@ -19,7 +19,7 @@ type Sources struct {
 }
 
 // caHint is for certificates of CAs.
-const caHint = "step-ca revokes the certificates that it issues, not those of CAs"
+const caHint = "step-ca revokes the certificates that it issues, not CA certificates"
 
 // Read reads and checks everything that is to be revoked. A certificate that is
 // named twice is one target. Errors have no exit code, except for
@@ -64,7 +64,7 @@ func (l *List) addFile(ctx context.Context, file string) error {
 	serial, ok := SerialOf(leaf.SerialNumber)
 	switch {
 	case leaf.IsCA:
-		return problem.New("the first certificate in %s is that of a CA (%s)", file, leaf.Subject).Hint(caHint)
+		return problem.New("the first certificate in %s is a CA certificate (%s)", file, leaf.Subject).Hint(caHint)
 	case !ok:
 		return problem.New("the certificate in %s has no valid serial number", file).Hint(serialBounds)
 	}

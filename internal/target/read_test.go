@@ -207,7 +207,7 @@ func TestRead(t *testing.T) {
 		t.Errorf("list %s, want %s; %d certificates", got, want, len(l.Chain))
 	}
 	lines := strings.Count(pemOf(leaf), "\n")
-	want := []Notes{{Name: bundle, Read: 3, Repeated: 2, LeftOut: []string{fmt.Sprintf("%s, line %d: left out the certificate of a CA (CN=ours), here and 1 more time", bundle, lines+2)}}}
+	want := []Notes{{Name: bundle, Read: 3, Repeated: 2, LeftOut: []string{fmt.Sprintf("%s, line %d: left out a CA certificate (CN=ours), here and 1 more time", bundle, lines+2)}}}
 	if !reflect.DeepEqual(notes, want) {
 		t.Errorf("notes %+v, want %+v", notes, want)
 	}
@@ -216,8 +216,8 @@ func TestRead(t *testing.T) {
 
 	onlyCA := write(t, pemOf(ca.cert))
 	_, notes, err = Read(t.Context(), Sources{From: []string{onlyCA}})
-	check(t, "only a CA", err, "holds certificates of CAs only", "step-ca revokes the certificates that it issues")
-	if len(notes) != 1 || len(notes[0].LeftOut) != 1 || !strings.HasSuffix(notes[0].LeftOut[0], ", line 1: left out the certificate of a CA (CN=ours)") {
+	check(t, "only a CA", err, "holds only CA certificates", "step-ca revokes the certificates that it issues")
+	if len(notes) != 1 || len(notes[0].LeftOut) != 1 || !strings.HasSuffix(notes[0].LeftOut[0], ", line 1: left out a CA certificate (CN=ours)") {
 		t.Errorf("notes %+v", notes)
 	}
 }

@@ -162,7 +162,7 @@ func (r *reader) badLines() error {
 func (r *reader) nothing(name string) error {
 	switch {
 	case len(r.leftOut) > 0 && name == r.notes.Name:
-		return problem.New("%s holds certificates of CAs only", name).Hint(caHint)
+		return problem.New("%s holds only CA certificates", name).Hint(caHint)
 	case r.otherPEM != "":
 		return problem.New("%s holds no certificate, but PEM of type %.64q", name, r.otherPEM).Hint(kindHint)
 	}

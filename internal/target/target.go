@@ -184,7 +184,7 @@ func (l *List) CheckIssued(issuers []*x509.Certificate) error {
 	if others > 0 {
 		first = problem.New("%w, and %s", first, count(others, "other was not either", "others were not either"))
 	}
-	return first.Hint("revoke it at its own CA; --allow-unknown tries it here all the same")
+	return first.Hint("revoke it at its own CA; --allow-unknown tries it here anyway")
 }
 
 func isIssuedBy(cert, issuer *x509.Certificate) bool {
