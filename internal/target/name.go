@@ -70,7 +70,7 @@ func parseName(text string) (name, error) {
 	if ip, err := netip.ParseAddr(text); err == nil {
 		return ipAddress(ip, text)
 	}
-	if hostAndPort.MatchString(text) {
+	if hostAndPort.MatchString(strings.TrimRight(text, ".")) {
 		return name{}, problem.New("%.64q names a port, and certificates do not", text).Hint("leave out the colon and the port")
 	}
 	if u, err := url.Parse(text); err == nil && u.Scheme != "" {

@@ -312,6 +312,7 @@ func TestBadQueries(t *testing.T) {
 		{"san=fe80::1%eth0", "has a zone", "leave out the percent sign"},
 		{"san=[2001:db8::1]", "is not an IP address", "without brackets: 2001:db8::1"},
 		{"san=db1.example.com:443", "names a port", "leave out the colon"},
+		{"san=db1.example.com:443.", "names a port", ""},
 		{"san=[2001:db8::1]:443", "is not an IP address", ""},
 		{"san=@example.com", "not an e-mail address", ""},
 		{"san=mike@", "not an e-mail address", ""},
