@@ -110,10 +110,10 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// TestSeconds shows that the README names the waits that the screen names.
+// TestSeconds shows that the guide names the waits that the screen names.
 func TestSeconds(t *testing.T) {
 	t.Parallel()
-	readme, err := os.ReadFile("README.md")
+	guide, err := os.ReadFile("docs/guide.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,8 +122,8 @@ func TestSeconds(t *testing.T) {
 		"waits for the journal, at most " + seconds(journal.Patience),
 		"holds open for more than " + seconds(journal.Patience),
 	} {
-		if !strings.Contains(string(readme), text) {
-			t.Errorf("the README lacks %q", text)
+		if !strings.Contains(string(guide), text) {
+			t.Errorf("the guide lacks %q", text)
 		}
 	}
 }

@@ -170,12 +170,11 @@
 //	[!] contacted NAME
 //	    Somebody connected to $NAME.
 //
-// The recipes of the README:
+// The documents:
 //
-//	excerpt TITLE LANGUAGE FILE
-//	    Write a block of code that stands in the README behind **TITLE.** to a
-//	    file; of several in this language the one that names the file, or the
-//	    first.
+//	block DOCUMENT TITLE NUMBER FILE
+//	    Write a block of code of a document to a file: the NUMBERth of the section
+//	    with the title.
 //	job FILE
 //	    Read the one job in a file of GitHub Actions or GitLab CI, and write each
 //	    of its steps that are shell as a script with the job's variables:
@@ -379,8 +378,7 @@ func scriptParams(dir string) testscript.Params {
 			"expired":      cmdExpired,
 			"forged":       cmdForged,
 
-			"examples":  cmdExamples,
-			"excerpt":   cmdExcerpt,
+			"block":     cmdBlock,
 			"job":       cmdJob,
 			"published": cmdPublished,
 

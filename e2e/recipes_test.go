@@ -21,33 +21,6 @@ import (
 	"go.yaml.in/yaml/v2"
 )
 
-func cmdExcerpt(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 3 {
-		ts.Fatalf("usage: excerpt TITLE LANGUAGE FILE")
-	}
-	_, text, _ := strings.Cut(section("## Recipes"), "\n**"+args[0]+".** ")
-	text, _, _ = strings.Cut(text, "\n**")
-	blocks := regexp.MustCompile("(?ms)^```"+args[1]+"\n(.*?)^```$").FindAllStringSubmatch(text, -1)
-	if len(blocks) == 0 {
-		ts.Fatalf("the README has no such block of code")
-	}
-	i := max(0, slices.IndexFunc(blocks, func(b []string) bool { return strings.Contains(strings.SplitN(b[1], "\n", 2)[0], args[2]) }))
-	ts.Check(os.WriteFile(ts.MkAbs(args[2]), []byte(blocks[i][1]), 0o600))
-}
-
-func cmdExamples(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 1 {
-		ts.Fatalf("usage: examples TITLE")
-	}
-	blocks := regexp.MustCompile("(?ms)^```sh\n(.*?)^```$").FindAllStringSubmatch(section(args[0]), -1)
-	if len(blocks) == 0 {
-		ts.Fatalf("the README has no such section with commands")
-	}
-	for i, block := range blocks {
-		ts.Check(os.WriteFile(ts.MkAbs(fmt.Sprintf("example%d.sh", i+1)), []byte(block[1]), 0o600))
-	}
-}
-
 var placeholder = regexp.MustCompile(`\$\{\{ (vars|secrets)\.(\w+) \}\}`)
 
 func cmdJob(ts *testscript.TestScript, neg bool, args []string) {

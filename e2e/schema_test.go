@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -18,10 +17,10 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// The table of fields in the README is the schema of --format json. All objects
+// The table of fields in docs/output.md is the schema of --format json. All objects
 // that the plugin prints must conform to it.
 
-// A field is a row of the table in the README.
+// A field is a row of the table.
 type field struct {
 	name, kind string
 	always     bool
@@ -30,25 +29,9 @@ type field struct {
 
 var fieldRow = regexp.MustCompile("(?m)^\\| `(\\w+)` \\| ([a-z ]+) \\| ([^|]+) \\| (.+) \\|$")
 
-var readme = sync.OnceValue(func() string {
-	b, err := os.ReadFile("../README.md")
-	if err != nil {
-		panic(err)
-	}
-	return string(b)
-})
-
-// section returns the text below a title of the README.
-func section(title string) string {
-	_, text, _ := strings.Cut(readme(), "\n"+title+"\n")
-	level := strings.Repeat("#", strings.Index(title, " ")) + " "
-	text, _, _ = strings.Cut(text, "\n"+level)
-	return text
-}
-
-// schema is the table of fields in the README.
+// schema is the table of fields.
 var schema = sync.OnceValue(func() (fields []field) {
-	for _, row := range fieldRow.FindAllStringSubmatch(section("## JSON"), -1) {
+	for _, row := range fieldRow.FindAllStringSubmatch(section("docs/output.md", "JSON"), -1) {
 		f := field{name: row[1], kind: row[2], always: row[3] == "always"}
 		if f.name == "status" {
 			for _, word := range regexp.MustCompile("`([a-z-]+)`").FindAllStringSubmatch(row[4], -1) {

@@ -19,18 +19,18 @@ import (
 	"github.com/step-plugins/step-revoke-plugin/internal/target"
 )
 
-// fieldRow is a row of the table of JSON fields in the README.
+// fieldRow is a row of the table of JSON fields in docs/output.md.
 var fieldRow = regexp.MustCompile("(?m)^\\| `(\\w+)` \\| ([a-z ]+) \\| ([^|]+) \\| (.+) \\|$")
 
-// TestSchema makes sure that the README lists the fields of an object, all of
+// TestSchema makes sure that docs/output.md lists the fields of an object, all of
 // them in their order and with their types, and each status.
 func TestSchema(t *testing.T) {
 	t.Parallel()
-	readme, err := os.ReadFile("../../README.md")
+	text, err := os.ReadFile("../../docs/output.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, section, _ := strings.Cut(string(readme), "\n## JSON\n")
+	_, section, _ := strings.Cut(string(text), "\n## JSON\n")
 	section, _, _ = strings.Cut(section, "\n## ")
 	rows := fieldRow.FindAllStringSubmatch(section, -1)
 	words := map[reflect.Kind]string{
@@ -38,7 +38,7 @@ func TestSchema(t *testing.T) {
 	}
 	typ := reflect.TypeFor[Object]()
 	if len(rows) != typ.NumField() {
-		t.Fatalf("the README has %d fields, want %d", len(rows), typ.NumField())
+		t.Fatalf("docs/output.md has %d fields, want %d", len(rows), typ.NumField())
 	}
 	for i, row := range rows {
 		f := typ.Field(i)
@@ -48,14 +48,14 @@ func TestSchema(t *testing.T) {
 			kind = kind.Elem()
 		}
 		if got, want := fmt.Sprint(row[1], row[2], row[3] == "always"), fmt.Sprint(name, words[kind.Kind()], omit == ""); got != want {
-			t.Errorf("field %d is %s in the README, want %s", i, got, want)
+			t.Errorf("field %d is %s in docs/output.md, want %s", i, got, want)
 		}
 		if name != "status" {
 			continue
 		}
 		for _, s := range []Status{Revoked, AlreadyRevoked, Failed, Unknown, NotAttempted, Planned, NotRevoked, NotListed} {
 			if !strings.Contains(row[4], "`"+string(s)+"`") {
-				t.Errorf("the README lacks the status %s", s)
+				t.Errorf("docs/output.md lacks the status %s", s)
 			}
 		}
 	}
