@@ -151,8 +151,8 @@ func pace(o *options, ca authority, r *report) batch.Config {
 		return c
 	}
 	c.Concurrency = ca.Concurrency(c.Concurrency)
-	if c.InProcess {
-		batch.Tune()
+	if r.many() {
+		batch.Tune(c.InProcess)
 	}
 	return c
 }
