@@ -110,20 +110,24 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// TestSeconds shows that the guide names the waits that the screen names.
+// TestSeconds shows that the documents name the waits that the screen names.
 func TestSeconds(t *testing.T) {
 	t.Parallel()
-	guide, err := os.ReadFile("docs/guide.md")
-	if err != nil {
-		t.Fatal(err)
+	var docs []byte
+	for _, name := range []string{"docs/guide.md", "docs/output.md"} {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		docs = append(docs, text...)
 	}
 	for _, text := range []string{
 		"what is in flight gets at most " + seconds(batch.Grace),
 		"waits for the journal, at most " + seconds(journal.Patience),
-		"holds open for more than " + seconds(journal.Patience),
+		"holds it open for more than " + seconds(journal.Patience),
 	} {
-		if !strings.Contains(string(guide), text) {
-			t.Errorf("the guide lacks %q", text)
+		if !strings.Contains(string(docs), text) {
+			t.Errorf("the documents lack %q", text)
 		}
 	}
 }

@@ -78,13 +78,6 @@ var unrun = map[string]string{}
 // TestDocuments makes sure that a session runs each block of code in the documents.
 func TestDocuments(t *testing.T) {
 	t.Parallel()
-	documents, err := filepath.Glob("../docs/*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{"../README.md", "../CONTRIBUTING.md", "../SECURITY.md"} {
-		documents = append(documents, name)
-	}
 	run := map[string]bool{}
 	uses := regexp.MustCompile(`(?m)^(?:\[[^]]*\] )?block (\S+) ('[^\n]*'|\S+) ([0-9]+) \S+$`)
 	scripts, err := fs.Glob(os.DirFS("testdata"), "*/*.txtar")
@@ -105,14 +98,14 @@ func TestDocuments(t *testing.T) {
 	for name := range unrun {
 		unused[name] = true
 	}
-	for _, document := range documents {
-		list, _ := blocks(strings.TrimPrefix(document, "../"))
+	for _, document := range documents(t) {
+		list, _ := blocks(document)
 		for _, b := range list {
 			delete(unused, b.String())
 			switch why := unrun[b.String()]; {
 			case run[b.String()] && why != "":
 				t.Errorf("%s is run, although %s", b, why)
-			case !run[b.String()] && why == "":
+			case !run[b.String()] && why == "" && b.language != "mermaid": // which is a figure
 				t.Errorf("no session runs %s:\n%s", b, b.text)
 			}
 		}
@@ -120,4 +113,43 @@ func TestDocuments(t *testing.T) {
 	for name := range unused {
 		t.Errorf("there is no %s", name)
 	}
+}
+
+// TestLinks makes sure that the links between documents lead somewhere.
+func TestLinks(t *testing.T) {
+	t.Parallel()
+	link := regexp.MustCompile(`\]\(([^)#:]*)(?:#([^)]*))?\)`)
+	unfit := regexp.MustCompile(`[^\pL\pN_ -]`)
+	for _, document := range documents(t) {
+		_, sections := blocks(document)
+		for title, text := range sections {
+			for _, to := range link.FindAllStringSubmatch(text, -1) {
+				file := document
+				if to[1] != "" {
+					file = filepath.Join(filepath.Dir(document), to[1])
+				}
+				if _, err := os.Stat(filepath.Join("..", file)); err != nil {
+					t.Errorf("%s '%s': %v", document, title, err)
+					continue
+				}
+				_, there := blocks(file)
+				found := to[2] == ""
+				for name := range there { // as GitHub makes anchors of titles
+					found = found || strings.ReplaceAll(unfit.ReplaceAllString(strings.ToLower(name), ""), " ", "-") == to[2]
+				}
+				if !found {
+					t.Errorf("%s '%s': %s has no section #%s", document, title, file, to[2])
+				}
+			}
+		}
+	}
+}
+
+// documents returns the names of all documents.
+func documents(t *testing.T) []string {
+	names, err := fs.Glob(os.DirFS(".."), "docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(names, "README.md", "CONTRIBUTING.md", "SECURITY.md")
 }
