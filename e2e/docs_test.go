@@ -5,6 +5,9 @@ package e2e
 import (
 	"fmt"
 	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -61,15 +64,70 @@ func section(file, title string) string {
 }
 
 func cmdBlock(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 4 {
-		ts.Fatalf("usage: block DOCUMENT TITLE NUMBER FILE")
+	if neg || len(args) < 4 {
+		ts.Fatalf("usage: block DOCUMENT TITLE NUMBER FILE [OLD=NEW...]")
 	}
 	list, _ := blocks(args[0])
 	i := slices.IndexFunc(list, func(b block) bool { return b.title == args[1] && strconv.Itoa(b.number) == args[2] })
 	if i < 0 {
 		ts.Fatalf("%s has no such block of code", args[0])
 	}
-	ts.Check(os.WriteFile(ts.MkAbs(args[3]), []byte(list[i].text), 0o600))
+	text := list[i].text
+	for _, change := range args[4:] {
+		old, replacement, ok := strings.Cut(change, "=>")
+		if !ok || !strings.Contains(text, old) {
+			ts.Fatalf("%s has no %q to be replaced", list[i], old)
+		}
+		text = strings.ReplaceAll(text, old, replacement)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[3]), []byte(text), 0o600))
+}
+
+func cmdParts(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: parts FILE N")
+	}
+	parts := strings.Split(ts.ReadFile(args[0]), "\n\n")
+	if strconv.Itoa(len(parts)) != args[1] {
+		ts.Fatalf("%s has %d parts, not %s", args[0], len(parts), args[1])
+	}
+	extension := filepath.Ext(args[0])
+	for i, part := range parts {
+		name := fmt.Sprintf("%s%d%s", strings.TrimSuffix(args[0], extension), i+1, extension)
+		ts.Check(os.WriteFile(ts.MkAbs(name), []byte(part), 0o600))
+	}
+}
+
+// systemdURL names the variable with which the program systemctl finds its script.
+const systemdURL = "SYSTEMD_URL"
+
+func cmdSystemd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) > 0 {
+		ts.Fatalf("usage: systemd")
+	}
+	ca := current(ts)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		do := map[string]func() error{"/start step-ca": ca.start, "/stop step-ca": ca.stop}[r.URL.Path]
+		if do == nil {
+			http.NotFound(w, r)
+		} else if err := do(); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+		}
+	}))
+	ts.Defer(server.Close)
+	ts.Setenv(systemdURL, server.URL)
+}
+
+// systemctlMain is the program systemctl. The CA is a child of the script's process,
+// which stops and starts it.
+func systemctlMain() {
+	answer, err := http.Post(os.Getenv(systemdURL)+"/"+url.PathEscape(strings.Join(os.Args[1:], " ")), "", nil)
+	if err != nil {
+		refuse(err)
+	}
+	if answer.StatusCode != http.StatusOK {
+		refuse(answer.Status)
+	}
 }
 
 // unrun are the blocks of code that no session runs, with the reason.
@@ -86,7 +144,7 @@ func TestDocuments(t *testing.T) {
 		documents = append(documents, name)
 	}
 	run := map[string]bool{}
-	uses := regexp.MustCompile(`(?m)^(?:\[[^]]*\] )?block (\S+) ('[^\n]*'|\S+) ([0-9]+) \S+$`)
+	uses := regexp.MustCompile(`(?m)^(?:\[[^]]*\] )?block (\S+) ('(?:[^'\n]|'')*'|\S+) ([0-9]+) `)
 	scripts, err := fs.Glob(os.DirFS("testdata"), "*/*.txtar")
 	if err != nil {
 		t.Fatal(err)
