@@ -3,12 +3,14 @@
 package e2e
 
 import (
+	"flag"
 	"fmt"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -131,18 +133,22 @@ func systemctlMain() {
 }
 
 // unrun are the blocks of code that no session runs, with the reason.
-var unrun = map[string]string{}
+var unrun = map[string]string{
+	"CONTRIBUTING.md 'Build, test, measure' 1": "it is how the tests are run; TestCommands looks at it",
+}
+
+// documents returns the files of the documents.
+func documents(t *testing.T) []string {
+	list, err := fs.Glob(os.DirFS(".."), "docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(list, "README.md", "CONTRIBUTING.md", "SECURITY.md")
+}
 
 // TestDocuments makes sure that a session runs each block of code in the documents.
 func TestDocuments(t *testing.T) {
 	t.Parallel()
-	documents, err := filepath.Glob("../docs/*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{"../README.md", "../CONTRIBUTING.md", "../SECURITY.md"} {
-		documents = append(documents, name)
-	}
 	run := map[string]bool{}
 	uses := regexp.MustCompile(`(?m)^(?:\[[^]]*\] )?block (\S+) ('(?:[^'\n]|'')*'|\S+) ([0-9]+) `)
 	scripts, err := fs.Glob(os.DirFS("testdata"), "*/*.txtar")
@@ -163,8 +169,8 @@ func TestDocuments(t *testing.T) {
 	for name := range unrun {
 		unused[name] = true
 	}
-	for _, document := range documents {
-		list, _ := blocks(strings.TrimPrefix(document, "../"))
+	for _, document := range documents(t) {
+		list, _ := blocks(document)
 		for _, b := range list {
 			delete(unused, b.String())
 			switch why := unrun[b.String()]; {
@@ -178,4 +184,77 @@ func TestDocuments(t *testing.T) {
 	for name := range unused {
 		t.Errorf("there is no %s", name)
 	}
+}
+
+// TestCommands makes sure that what the documents say about building and testing is
+// there: the targets of make, and the tests, scripts and flags of go test.
+func TestCommands(t *testing.T) {
+	t.Parallel()
+	commands := regexp.MustCompile("(?m)(?:^|`)((?:make [a-z]|go test |\\.ci/run)[^`\n]*)")
+	seen := map[string]bool{}
+	for _, document := range documents(t) {
+		text, err := os.ReadFile(filepath.Join("..", document))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, match := range commands.FindAllStringSubmatch(string(text), -1) {
+			words := strings.Fields(match[1])
+			seen[words[0]] = true
+			if err := checkCommand(words); err != nil {
+				t.Errorf("%s: %s: %v", document, match[1], err)
+			}
+		}
+	}
+	if len(seen) != 3 {
+		t.Errorf("the documents have only %v", seen)
+	}
+}
+
+// checkCommand returns an error if the command that begins with these words has a
+// target, test, script or flag that does not exist.
+func checkCommand(words []string) error {
+	switch words[0] {
+	case ".ci/run":
+		_, err := exec.LookPath("../.ci/run")
+		return err
+	case "make":
+		return holds("../Makefile", "(?m)^"+words[1]+":")
+	}
+	for i, word := range words {
+		name, isFlag := strings.CutPrefix(word, "-")
+		name, _, _ = strings.Cut(name, "=")
+		if isFlag && name != "C" && flag.Lookup(name) == nil && flag.Lookup("test."+name) == nil {
+			return fmt.Errorf("there is no %s", word)
+		}
+		if word != "-run" {
+			continue
+		}
+		test, script, isScript := strings.Cut(strings.Trim(words[i+1], "'$"), "/")
+		if err := holds("*_test.go", "(?m)^func "+test+`\(`); err != nil {
+			return err
+		}
+		if _, err := os.Stat("testdata/script/" + script + ".txtar"); isScript && err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// holds returns an error unless a file with this name holds a match.
+func holds(pattern, expression string) error {
+	files, err := filepath.Glob(pattern)
+	if err != nil {
+		return err
+	}
+	re := regexp.MustCompile(expression)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		if re.Match(text) {
+			return nil
+		}
+	}
+	return fmt.Errorf("no %s has %s", pattern, expression)
 }
