@@ -172,9 +172,14 @@
 //
 // The documents:
 //
-//	block DOCUMENT TITLE NUMBER FILE
+//	block DOCUMENT TITLE NUMBER FILE [OLD=>NEW...]
 //	    Write a block of code of a document to a file: the NUMBERth of the section
-//	    with the title.
+//	    with the title. OLD, which must be in it, is replaced.
+//	parts FILE.sh N
+//	    Write the parts of a block to files of their own, FILE1.sh, …: there are N,
+//	    with empty lines between them.
+//	systemd
+//	    Let "systemctl stop step-ca" and "systemctl start step-ca" do that to the CA.
 //	job FILE
 //	    Read the one job in a file of GitHub Actions or GitLab CI, and write each
 //	    of its steps that are shell as a script with the job's variables:
@@ -266,6 +271,7 @@ const tooLong = time.Minute
 var programs = map[string]func(){
 	"at-terminal": terminalMain,
 	"peak":        peakMain,
+	"systemctl":   systemctlMain,
 	"upon":        uponMain,
 	"within":      withinMain,
 }
@@ -380,7 +386,9 @@ func scriptParams(dir string) testscript.Params {
 
 			"block":     cmdBlock,
 			"job":       cmdJob,
+			"parts":     cmdParts,
 			"published": cmdPublished,
+			"systemd":   cmdSystemd,
 
 			"amend":      cmdAmend,
 			"contacted":  cmdContacted,
