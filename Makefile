@@ -13,7 +13,7 @@ LINT     = CGO_ENABLED=0 GOFLAGS=-trimpath
 # All packages but the sessions, which run alone: their scripts look at the time.
 UNITS    = $$(go list ./... | grep -v '/e2e$$')
 
-.PHONY: help build cross snapshot demo test test-versions check bench fuzz lint tools
+.PHONY: help build cross snapshot demo picture test test-versions check bench fuzz lint tools
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' Makefile
@@ -32,6 +32,9 @@ snapshot: tools ## make the packages of the last commit for linux/amd64, twice, 
 
 demo: build tools ## revoke certificates of a throwaway CA, as a transcript
 	@tools/demo.sh ./step-revoke-plugin "$$($(TOOL)/go.mod step)" "$$($(TOOL)/go.mod step-ca)"
+
+picture: build tools ## make docs/session.svg of a real session; CHECK=1 only compares it
+	@tools/picture.sh $(if $(CHECK),--check) ./step-revoke-plugin "$$($(TOOL)/go.mod step)" "$$($(TOOL)/go.mod step-ca)"
 
 test: tools ## run all tests; TESTFLAGS adds flags of go test
 	@race=; if CGO_ENABLED=1 go build -race runtime/cgo 2>/dev/null; then race=-race; fi; \
