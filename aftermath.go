@@ -21,7 +21,7 @@ func (r *report) sayAftermath(ctx context.Context) {
 	}
 	// Offline sayBeside has looked for them, and --where chooses by what they share.
 	if o := r.options; !o.query.IsSet() && (o.offline == nil || len(o.targets.From) > 0) {
-		key := ""
+		key := "FILE"
 		if len(o.targets.Certs) == 1 && len(r.list.All) == 1 {
 			key = shellQuote(o.targets.Certs[0])
 		}
