@@ -33,8 +33,11 @@ type refusal struct {
 	retryAfter time.Duration // what the header Retry-After says, or 0
 }
 
-func (r *refusal) Error() string {
-	s := fmt.Sprintf("%s (HTTP %d", r.text, r.status)
+func (r *refusal) Error() string { return r.text + " " + r.identity() }
+
+// identity is what finds the answer in the CA's log.
+func (r *refusal) identity() string {
+	s := fmt.Sprintf("(HTTP %d", r.status)
 	if r.requestID != "" {
 		s += ", request ID " + r.requestID
 	}
@@ -157,10 +160,10 @@ func (r *refusal) withHints() error {
 	case r.status == http.StatusBadRequest && strings.Contains(r.text, "client certificate"):
 		return p.Hint("the CA did not see the certificate: something between here and the CA may end TLS; revoke with a provisioner instead, without --key")
 	case r.status == http.StatusUnauthorized:
-		return p.Hint("the clock here or on the CA may be off").
-			Hint("the host in --ca-url may not be one of the CA's dnsNames").
+		return p.Hint("the token may have been used before: each works once").
 			Hint("the CA may have restarted after the token was made").
-			Hint("the token may have been used before: each works once")
+			Hint("the clock here or on the CA may be off").
+			Hint("the host in --ca-url may not be one of the CA's dnsNames")
 	case r.status == http.StatusNotImplemented:
 		return p.Hint("this CA has no database and cannot revoke: see \"db\" in its ca.json")
 	case r.status >= http.StatusInternalServerError:
