@@ -56,21 +56,23 @@ var (
 // revoke revokes what the options ask for. Nothing is sent or written before
 // everything that can be checked has been.
 func revoke(ctx context.Context, o *options) error {
-	list, reason, err := readTargets(ctx, o)
+	chosen, reason, err := readTargets(ctx, o)
 	if err == nil {
 		err = o.checkRelease(reason)
 	}
 	if err == nil {
-		err = checkMax(o, list)
+		err = checkMax(o, &chosen.list)
 	}
-	if err != nil || len(list.All) == 0 {
+	if err != nil || len(chosen.list.All)+len(chosen.before) == 0 {
 		return err
 	}
+	list := &chosen.list
 	j, err := openJournal(ctx, o, list, reason)
 	if err != nil {
 		return err
 	}
 	r := newReport(o, list, reason, j)
+	r.before, r.records = chosen.before, chosen.records
 	err = problem.Default(recheck(ctx, o, list, reason, j), problem.Usage)
 	if err == nil && (r.left() > 0 || o.verify) {
 		err = problem.Default(attempt(ctx, o, list, r), problem.Usage)
@@ -164,14 +166,20 @@ const softMemoryLimit = 100 << 20
 
 // readTargets reads and checks everything that is to be revoked, and settles
 // for which reason.
-func readTargets(ctx context.Context, o *options) (*target.List, revocation.Reason, error) {
+func readTargets(ctx context.Context, o *options) (*choice, revocation.Reason, error) {
 	if o.query.IsSet() {
 		c, err := readChosen(ctx, o)
-		if err != nil {
-			return nil, o.reason, err
-		}
-		return &c.list, o.reason, nil
+		return c, o.reason, err
 	}
+	list, reason, err := readNamed(ctx, o)
+	if err != nil {
+		return nil, reason, err
+	}
+	return &choice{list: *list}, reason, nil
+}
+
+// readNamed reads and checks what is named one by one, or in files.
+func readNamed(ctx context.Context, o *options) (*target.List, revocation.Reason, error) {
 	sources := o.targets
 	if len(sources.Serials)+len(sources.Certs) == 0 && len(sources.From) == 0 {
 		serial, err := ui.Ask(ctx, "a serial number, --cert, --from or --where", "Serial number", "`step certificate inspect FILE` shows the serial number of a certificate",
