@@ -453,15 +453,35 @@ func sudoCommand(user string) string {
 			words = append(words, variableOf(f.name())+"="+value)
 		}
 	}
-	program, err := os.Executable()
-	if err != nil {
-		program = os.Args[0]
-	}
-	words = append(append(words, program), os.Args[1:]...)
+	words = append(append(words, executable()), os.Args[1:]...)
 	for i, word := range words {
 		words[i] = shellQuote(word)
 	}
 	return strings.Join(words, " ")
+}
+
+// executable is the file of this program.
+func executable() string {
+	if file, err := os.Executable(); err == nil {
+		return file
+	}
+	return os.Args[0]
+}
+
+// everybodyRuns tells whether the modes of a file and of the directories above it let
+// everybody run it, as far as that is known. Home directories often do not.
+func everybodyRuns(file string) bool {
+	for {
+		info, err := os.Stat(file)
+		if err == nil && info.Mode().Perm()&1 == 0 {
+			return false
+		}
+		above := filepath.Dir(file)
+		if above == file {
+			return true
+		}
+		file = above
+	}
 }
 
 // shellQuote writes a word so that a shell reads it as it is.

@@ -448,7 +448,11 @@ func connect(ctx context.Context, o *options, r *report, client *tls.Certificate
 // withCommand says how to run this as the user that the CA's database belongs to.
 func withCommand(err error) error {
 	if foreign := (*database.OwnerError)(nil); errors.As(err, &foreign) {
-		return problem.New("%w", err).Hint("run it as that user: %s", sudoCommand(foreign.Owner))
+		hinted := problem.New("%w", err).Hint("run it as that user: %s", sudoCommand(foreign.Owner))
+		if program := executable(); foreign.Owner != "root" && !everybodyRuns(program) {
+			return hinted.Hint("not everybody can run %s: a copy in /usr/local/bin, for instance, is one that %s can", program, foreign.Owner)
+		}
+		return hinted
 	}
 	return err
 }
