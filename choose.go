@@ -213,7 +213,7 @@ func (c *choice) sayStrays(ctx context.Context, snapshot *database.Snapshot) err
 	if err != nil || n == 0 {
 		return err
 	}
-	ui.Warn("%s nothing: step-ca before 0.22 took any text for a serial number",
+	ui.Warn("%s nothing: step-ca before 0.22 accepted any text as a serial number",
 		ui.Count(n, "record of a revocation in the CA's database revokes", "records of revocations in the CA's database revoke"))
 	named := 0
 	for _, key := range keys {

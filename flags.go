@@ -84,8 +84,8 @@ With --key it authorizes its own revocation. Without, a provisioner does,
 and the flag may be repeated`},
 		{names: []string{"from"}, value: fileName, many: true, usage: `A file that names many certificates: serial numbers, one a line or in CSV,
 or PEM certificates, or the output of --format json, of a dry run for
-instance. A dash (-) is standard input; of a directory its PEM files are
-read. May be repeated`},
+instance. A dash (-) is standard input; a directory stands for its PEM
+files. May be repeated`},
 		{names: []string{"where"}, value: whereTerm, many: true, usage: `Certificates by what they are, from the CA's database: see PROPERTIES. If
 a property is repeated, any of its values matches; different ones must all
 match`},
@@ -111,7 +111,7 @@ or %d with a database server`, online.DefaultConcurrency, offline.FilesConcurren
 per certificate, each on its own line`},
 		{names: []string{"timeout"}, value: duration, inherited: true, preset: "10s", usage: `How long one request may take; the default duration is 10s`},
 		{names: []string{"retry-for"}, value: duration, inherited: true, preset: "30s", usage: `How long to retry after transient failures; the default duration is 30s,
-and 0s is no retry`},
+and 0s means no retry`},
 	}},
 	{"WHO AUTHORIZES IT", []flag{
 		{names: []string{"provisioner", "issuer"}, value: nameValue, inherited: true, usage: `The name of the provisioner; needed only where several fit`},

@@ -77,7 +77,7 @@ func revoke(ctx context.Context, o *options) error {
 	if err == nil && (r.left() > 0 || o.verify) {
 		err = problem.Default(attempt(ctx, o, list, r), problem.Usage)
 		if warnErr := r.sayBeside(ctx); warnErr != nil {
-			ui.Warn("could not look up whether other certificates have the same key: %v", warnErr)
+			ui.Warn("could not check whether other certificates have the same key: %v", warnErr)
 		}
 		r.sayAftermath(ctx)
 	}
@@ -352,7 +352,7 @@ func confirm(ctx context.Context, o *options, list *target.List, r *report) erro
 		}
 	}
 	if r.reason.Code == revocation.CertificateHold && o.offline == nil {
-		ui.Warn("only on the CA's host can a hold be lifted: %s", releaseCommand)
+		ui.Warn("a hold can be lifted only on the CA's host: %s", releaseCommand)
 	}
 	return nil
 }

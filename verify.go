@@ -76,7 +76,7 @@ func (r *report) verify(ctx context.Context, ca authority) error {
 		ui.Good("%s on record as revoked%s", ui.Count(v.found, "certificate is", "certificates are"), holds)
 	}
 	if err == nil && verdict == nil && r.many() && v.released > 0 {
-		ui.Good("%s on record as revoked no more", ui.Count(v.released, "certificate is", "certificates are"))
+		ui.Good("%s no longer on record as revoked", ui.Count(v.released, "certificate is", "certificates are"))
 	}
 	return errors.Join(err, verdict)
 }
@@ -156,9 +156,9 @@ func (v *verification) say(o *revocation.Outcome) {
 	serial := o.Target.Serial
 	if o.Status == revocation.Released {
 		if *o.Verified {
-			ui.Good("serial number %s is on record as revoked no more", serial)
+			ui.Good("serial number %s is no longer on record as revoked", serial)
 		} else {
-			ui.Warn("serial number %s is on record as revoked no more, but may still be in the CRL", serial)
+			ui.Warn("serial number %s is no longer on record as revoked, but may still be in the CRL", serial)
 		}
 		return
 	}

@@ -228,7 +228,7 @@ func TestFetchRoot(t *testing.T) {
 	for _, tt := range []struct{ sum, text, hint string }{
 		{sum: right},
 		{"0", "has no root certificate with the fingerprint 0: 404 page not found (HTTP 404", fingerprintHint},
-		{"1", "answered what is not JSON", noStepCA},
+		{"1", "answered with something that is not JSON", noStepCA},
 		{"2", "answered with another one", fingerprintHint},
 		{"x" + right[1:], "answered with another one", fingerprintHint},
 	} {

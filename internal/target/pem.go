@@ -50,7 +50,7 @@ func (r *reader) checkListed(line []byte) {
 			r.log = err
 		}
 	case len(r.bad) == 0:
-		r.wrong(problem.New("%s is not a PEM file", r.name).Hint("of a directory --from reads PEM files alone: step certificate format turns DER into PEM"))
+		r.wrong(problem.New("%s is not a PEM file", r.name).Hint("in a directory --from reads only PEM files: step certificate format turns DER into PEM"))
 	}
 }
 

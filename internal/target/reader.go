@@ -122,7 +122,7 @@ func (r *reader) take(raw []byte) error {
 	case isBegin(line) && r.state != inObjects:
 		return r.beginBlock(line)
 	case bytes.Contains(line, []byte("-----BEGIN CERTIFICATE")), bytes.Contains(line, []byte("-----END CERTIFICATE")):
-		return r.errorAt(r.line, ": a certificate that does not begin or end on a line of its own").Hint("is there a line break missing?")
+		return r.errorAt(r.line, ": a certificate that does not begin or end on a line of its own").Hint("is a line break missing?")
 	}
 	switch r.state {
 	case inProse, inPEM:
