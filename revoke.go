@@ -14,7 +14,6 @@ import (
 
 	"github.com/step-plugins/step-revoke-plugin/internal/authorize"
 	"github.com/step-plugins/step-revoke-plugin/internal/batch"
-	"github.com/step-plugins/step-revoke-plugin/internal/database"
 	"github.com/step-plugins/step-revoke-plugin/internal/journal"
 	"github.com/step-plugins/step-revoke-plugin/internal/offline"
 	"github.com/step-plugins/step-revoke-plugin/internal/online"
@@ -443,16 +442,4 @@ func connect(ctx context.Context, o *options, r *report, client *tls.Certificate
 		return dryRun{authority: ca, refuse: r.refuseRelease, chosen: o.query.IsSet()}, nil
 	}
 	return ca, nil
-}
-
-// withCommand says how to run this as the user that the CA's database belongs to.
-func withCommand(err error) error {
-	if foreign := (*database.OwnerError)(nil); errors.As(err, &foreign) {
-		hinted := problem.New("%w", err).Hint("run it as that user: %s", sudoCommand(foreign.Owner))
-		if program := executable(); foreign.Owner != "root" && !everybodyRuns(program) {
-			return hinted.Hint("not everybody can run %s: a copy in /usr/local/bin, for instance, is one that %s can", program, foreign.Owner)
-		}
-		return hinted
-	}
-	return err
 }
