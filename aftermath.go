@@ -21,11 +21,11 @@ func (r *report) sayAftermath(ctx context.Context) {
 	}
 	// Offline sayBeside has looked for them, and --where chooses by what they share.
 	if o := r.options; !o.query.IsSet() && (o.offline == nil || len(o.targets.From) > 0) {
-		key := ""
+		key := "FILE"
 		if len(o.targets.Certs) == 1 && len(r.list.All) == 1 {
 			key = shellQuote(o.targets.Certs[0])
 		}
-		ui.Hint("a renewed certificate is another one: on the CA's host --where key=" + key + " finds it")
+		ui.Hint("a renewal is a separate certificate: on the CA's host --where key=" + key + " finds it")
 	}
 }
 
@@ -62,7 +62,7 @@ func (r *report) acceptance(now time.Time) string {
 		text += revocation.Stamp(end)
 	}
 	if unknown > 0 && r.options.offline == nil {
-		text = "the CA does not tell whether it ever issued " + number + "; if so, " + text
+		text = "the CA does not say whether it ever issued " + number + "; if so, " + text
 	}
 	return text + r.unless()
 }

@@ -23,18 +23,23 @@ import (
 	"github.com/step-plugins/step-revoke-plugin/internal/ui"
 )
 
-// A choice is what came of a query of the CA's database.
+// A choice is what a run is about. All but the list came of a query of the CA's
+// database.
 type choice struct {
 	list    target.List            // what was asked for, and is to be acted on
 	others  target.List            // all others that match
+	before  []target.Target        // of these, what --verify looks up: it was revoked before
 	looked  int                    // certificates in the database
 	good    int                    // those that match and can still do harm
-	revoked int                    // those that match and are revoked
-	safe    map[target.Serial]bool // what is on list although it is revoked
+	revoked map[target.Serial]bool // those that match and are revoked
 	expired int                    // those that match, are not revoked, and cannot be renewed any more
 	corrupt []string               // the first records that cannot be read, and why
 	broken  int                    // how many there are
+	records records                // of a mere look; else nil
 }
+
+// records are what the CA's database has on record of what is revoked.
+type records map[target.Serial]*revocation.Record
 
 // maxNamed is how many corrupt records, or certificates that a warning is about,
 // are named.
@@ -111,7 +116,7 @@ func choose(ctx context.Context, o *options, query target.Query) (c *choice, err
 	}
 	defer func() { err = problem.Default(errors.Join(err, s.Close()), problem.Failed) }()
 	s.query = query
-	c = &choice{safe: map[target.Serial]bool{}}
+	c = &choice{revoked: map[target.Serial]bool{}}
 	for m, err := range s.matches(ctx) {
 		if err != nil {
 			return nil, err
@@ -119,10 +124,14 @@ func choose(ctx context.Context, o *options, query target.Query) (c *choice, err
 		c.add(o, m)
 	}
 	c.looked = int(s.looked.Load())
-	if o.releases() {
-		if err := c.takeHolds(s.DB()); err != nil {
-			return nil, err
-		}
+	switch {
+	case o.looksOnly() && o.offline == nil: // offline the database is asked later
+		err = c.readRecords(s.DB())
+	case o.releases():
+		err = c.takeHolds(s.DB())
+	}
+	if err != nil {
+		return nil, err
 	}
 	return c, c.sayStrays(ctx, s.Snapshot)
 }
@@ -137,7 +146,7 @@ func (c *choice) add(o *options, m match) {
 		}
 		return
 	case m.revoked:
-		c.revoked++
+		c.revoked[m.serial] = true
 	case m.expired:
 		c.expired++
 		wanted = false
@@ -146,9 +155,6 @@ func (c *choice) add(o *options, m match) {
 		wanted = wanted || !o.releases()
 	}
 	if wanted {
-		if m.revoked {
-			c.safe[m.serial] = true
-		}
 		c.list.Add(m.serial, m.cert)
 	} else {
 		c.others.Add(m.serial, m.cert)
@@ -167,12 +173,36 @@ func (c *choice) takeHolds(from *database.DB) (err error) {
 		}
 		held := record != nil && record.ReasonCode == revocation.CertificateHold
 		if held {
-			c.safe[t.Serial] = true
 			c.list.Add(t.Serial, t.Cert)
 		}
 		return !held
 	})
 	return err
+}
+
+// readRecords reads what is on record of what is revoked.
+func (c *choice) readRecords(from *database.DB) error {
+	c.records = records{}
+	for serial := range c.revoked {
+		record, err := from.Revocation(serial.String())
+		if err != nil {
+			return err
+		}
+		if record != nil {
+			c.records[serial] = &revocation.Record{Code: &record.ReasonCode, Text: record.Reason, Time: record.RevokedAt}
+		}
+	}
+	return nil
+}
+
+// keepBefore keeps what was revoked before, but not by the run that this one goes on
+// with, for --verify to look up.
+func (c *choice) keepBefore() {
+	for _, t := range c.others.All {
+		if c.revoked[t.Serial] && !t.Done {
+			c.before = append(c.before, t)
+		}
+	}
 }
 
 // sayStrays warns about records of revocations that revoke nothing: their keys are
@@ -183,12 +213,12 @@ func (c *choice) sayStrays(ctx context.Context, snapshot *database.Snapshot) err
 	if err != nil || n == 0 {
 		return err
 	}
-	ui.Warn("%s nothing: step-ca before 0.22 took any text for a serial number",
+	ui.Warn("%s nothing: step-ca before 0.22 accepted any text as a serial number",
 		ui.Count(n, "record of a revocation in the CA's database revokes", "records of revocations in the CA's database revoke"))
 	named := 0
 	for _, key := range keys {
 		serial, ok := meantBy(key)
-		if _, chosen := c.list.Find(serial); !ok || !chosen || c.safe[serial] {
+		if _, chosen := c.list.Find(serial); !ok || !chosen || c.revoked[serial] {
 			continue
 		}
 		if named++; named > maxNamed {
@@ -246,6 +276,9 @@ func readChosen(ctx context.Context, o *options) (*choice, error) {
 			}
 		}
 	}
+	if o.verify && !o.releases() {
+		c.keepBefore()
+	}
 	return c, problem.Default(c.check(o), problem.Failed)
 }
 
@@ -269,7 +302,7 @@ func (c *choice) check(o *options) error {
 		}
 		ui.Warn("%s", text)
 	}
-	matching := c.revoked + c.expired + c.good
+	matching := len(c.revoked) + c.expired + c.good
 	if matching == 0 {
 		return problem.New("no certificate matches; looked at %s", ui.Count(c.looked, "certificate", "certificates")).
 			Hint("names are compared as a whole: *.example.com is the wildcard certificate, not the hosts")
@@ -284,7 +317,13 @@ func (c *choice) check(o *options) error {
 		left = "; " + ui.Number(c.good) + " to be revoked"
 	}
 	ui.Say("Looked at %s: %s, %s of them revoked, %s expired%s", ui.Count(c.looked, "certificate", "certificates"),
-		ui.Count(matching, "matches", "match"), ui.Number(c.revoked), ui.Number(c.expired), left)
+		ui.Count(matching, "matches", "match"), ui.Number(len(c.revoked)), ui.Number(c.expired), left)
+	switch empty := len(c.list.All)+len(c.before) == 0; {
+	case empty && o.looksOnly():
+		return problem.New("there is nothing to look up: what matches has expired, and was not revoked")
+	case empty && o.verify:
+		ui.Warn("there is nothing to verify: no certificate that matches is %s", map[bool]string{true: "on hold", false: "revoked"}[o.releases()])
+	}
 	return nil
 }
 

@@ -48,7 +48,7 @@ EXAMPLES
     $ step revoke --where provisioner=ci --where issued-after=2026-11-01 --dry-run
 
   With a one-time token:
-    $ step ca token 308893286343609293989051180431574390766 --revoke > token.txt
+    $ step ca token 308893286343609293989051180431574390766 --revoke --output-file token.txt
     $ step revoke --token-file token.txt 308893286343609293989051180431574390766
 
   On the CA host, with the CA stopped; no provisioner is needed there:
@@ -57,14 +57,14 @@ EXAMPLES
 USAGE
   step revoke [<serial-number>...] [flags]
 
-  A serial number is written in decimal, in hexadecimal behind 0x, or as
+  A serial number is written in decimal, in hexadecimal with 0x in front, or as
   hexadecimal bytes with colons between them. Without any, and without --cert,
   --from and --where, it is asked for. Flags may come before, after and between
   serial numbers.
 
   Many certificates are revoked at the same time. Those of --from and --where
   are confirmed first, or need --force. Transient failures are tried again
-  without holding up the others; a failure that no retry can mend ends the run
+  without holding up the others; a failure that no retry can fix ends the run
   at once.
 
   A revoked certificate cannot be renewed. Others who are shown it learn
@@ -119,7 +119,8 @@ PROPERTIES
   them after that. Names are compared as a whole, never a part of them. A time
   is one of RFC 3339, a date, which begins in UTC, or a duration before now.
   Without --offline the database is read while the CA runs: PostgreSQL, MySQL
-  and MariaDB beside it, Badger from a copy that is removed again. It chooses
+  and MariaDB directly, Badger from a copy that is removed again. With --verify
+  what matches and was revoked before is verified, too. --where chooses
   certificates
 `
 
@@ -134,8 +135,8 @@ HOLDS
   While a certificate is on certificateHold the CA does not renew it. It is in
   the CRL until the first one after the hold was lifted. Only on the CA's host
   can it be lifted, with --offline: released with --reasonCode removeFromCRL, or
-  made a revocation for good with any other reason. Clients that have cached a
-  CRL with it in it use that CRL until it expires.
+  made permanent with any other reason. Clients that have cached a CRL that
+  lists it use that CRL until it expires.
 
 WHERE VALUES COME FROM
   The command line, then variables (--ca-url is STEP_CA_URL, and so on), then
@@ -148,8 +149,7 @@ const helpCodes = `
 EXIT CODES
     0  every certificate is revoked, now or before, or released as asked; or the
        dry run is done; or --dry-run --verify has found all of them revoked
-    1  at least one is not known to be; or the question whether to go on was
-       answered with no
+    1  at least one is not known to be; or the confirmation was declined
     2  a flag, a file, a password or an answer is wrong or missing; nothing was
        revoked
     4  every certificate is revoked or released, but the CRL could not be

@@ -21,7 +21,7 @@ func (o *options) checkRelease(reason revocation.Reason) error {
 	case reason.Code != revocation.RemoveFromCRL || o.looksOnly():
 		return nil
 	case !o.batch.InProcess:
-		return problem.New("removeFromCRL lifts a hold, which step-ca can only do on its own host").Hint("there it is: %s", releaseCommand)
+		return problem.New("removeFromCRL lifts a hold, which step-ca can do only on its own host").Hint("on that host: %s", releaseCommand)
 	case o.proof.Key.File != "":
 		return problem.New("a certificate cannot lift its own hold").Hint("leave out --key")
 	}

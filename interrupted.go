@@ -40,14 +40,14 @@ func (r *report) sayInterrupted() {
 	if !r.interrupted || len(parts) == 0 {
 		return
 	}
-	goesOn := "the same command goes on: what is revoked already is no failure"
+	goesOn := "the same command continues: what is already revoked is not a failure"
 	switch {
 	case r.options.proof.Token != nil:
 		goesOn = "the same command with a new token tells whether it is revoked"
 	case r.journal != nil:
-		goesOn = "the same command goes on where this one stopped"
+		goesOn = "the same command continues where this one stopped"
 	case r.releases():
-		goesOn = "the same command goes on, and refuses what is released already"
+		goesOn = "the same command continues, and refuses what is already released"
 	}
 	ui.Warn("%s; %s", strings.Join(parts, ", "), goesOn)
 }

@@ -19,7 +19,7 @@ var reasons = []struct {
 	when string // when to use it, for the help
 }{
 	{0, "unspecified", "no reason given; the default"},
-	{1, "keyCompromise", "the private key was, or may be, in wrong hands"},
+	{1, "keyCompromise", "the private key was, or may be, in the wrong hands"},
 	{2, "cACompromise", "the key of the CA itself was compromised"},
 	{3, "affiliationChanged", "the name or organization is no longer right"},
 	{4, "superseded", "another certificate has taken this one's place"},

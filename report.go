@@ -35,6 +35,8 @@ type report struct {
 	list         *target.List
 	reason       revocation.Reason
 	journal      *journal.Journal // nil if there is none
+	before       []target.Target  // what was revoked before and is only to be verified
+	records      records          // of a look with --where, from the CA's database; else nil
 	holds        *offline.Holds   // of a run that releases, once it has looked
 	authorizedBy string
 	progress     *ui.Progress // nil before the first attempt
@@ -66,7 +68,10 @@ func newReport(o *options, list *target.List, reason revocation.Reason, j *journ
 // left is how many targets the journal does not say are revoked.
 func (r *report) left() int { return len(r.list.All) - r.journal.Found().Done }
 
-func (r *report) many() bool { return len(r.list.All) > fewTargets }
+// all is how many certificates a run says something about.
+func (r *report) all() int { return len(r.list.All) + len(r.before) }
+
+func (r *report) many() bool { return r.all() > fewTargets }
 
 // begin is called before the first attempt.
 func (r *report) begin(authorizedBy string) error {
@@ -347,7 +352,7 @@ func (r *report) saySummary() {
 	for _, n := range r.counts {
 		total += n
 	}
-	if len(r.list.All) < 2 || total == 0 {
+	if r.all() < 2 || total == 0 {
 		return
 	}
 	var parts []string

@@ -14,7 +14,6 @@ import (
 
 	"github.com/step-plugins/step-revoke-plugin/internal/authorize"
 	"github.com/step-plugins/step-revoke-plugin/internal/batch"
-	"github.com/step-plugins/step-revoke-plugin/internal/database"
 	"github.com/step-plugins/step-revoke-plugin/internal/journal"
 	"github.com/step-plugins/step-revoke-plugin/internal/offline"
 	"github.com/step-plugins/step-revoke-plugin/internal/online"
@@ -56,26 +55,28 @@ var (
 // revoke revokes what the options ask for. Nothing is sent or written before
 // everything that can be checked has been.
 func revoke(ctx context.Context, o *options) error {
-	list, reason, err := readTargets(ctx, o)
+	chosen, reason, err := readTargets(ctx, o)
 	if err == nil {
 		err = o.checkRelease(reason)
 	}
 	if err == nil {
-		err = checkMax(o, list)
+		err = checkMax(o, &chosen.list)
 	}
-	if err != nil || len(list.All) == 0 {
+	if err != nil || len(chosen.list.All)+len(chosen.before) == 0 {
 		return err
 	}
+	list := &chosen.list
 	j, err := openJournal(ctx, o, list, reason)
 	if err != nil {
 		return err
 	}
 	r := newReport(o, list, reason, j)
+	r.before, r.records = chosen.before, chosen.records
 	err = problem.Default(recheck(ctx, o, list, reason, j), problem.Usage)
 	if err == nil && (r.left() > 0 || o.verify) {
 		err = problem.Default(attempt(ctx, o, list, r), problem.Usage)
 		if warnErr := r.sayBeside(ctx); warnErr != nil {
-			ui.Warn("could not look up whether other certificates have the same key: %v", warnErr)
+			ui.Warn("could not check whether other certificates have the same key: %v", warnErr)
 		}
 		r.sayAftermath(ctx)
 	}
@@ -164,14 +165,20 @@ const softMemoryLimit = 100 << 20
 
 // readTargets reads and checks everything that is to be revoked, and settles
 // for which reason.
-func readTargets(ctx context.Context, o *options) (*target.List, revocation.Reason, error) {
+func readTargets(ctx context.Context, o *options) (*choice, revocation.Reason, error) {
 	if o.query.IsSet() {
 		c, err := readChosen(ctx, o)
-		if err != nil {
-			return nil, o.reason, err
-		}
-		return &c.list, o.reason, nil
+		return c, o.reason, err
 	}
+	list, reason, err := readNamed(ctx, o)
+	if err != nil {
+		return nil, reason, err
+	}
+	return &choice{list: *list}, reason, nil
+}
+
+// readNamed reads and checks what is named one by one, or in files.
+func readNamed(ctx context.Context, o *options) (*target.List, revocation.Reason, error) {
 	sources := o.targets
 	if len(sources.Serials)+len(sources.Certs) == 0 && len(sources.From) == 0 {
 		serial, err := ui.Ask(ctx, "a serial number, --cert, --from or --where", "Serial number", "`step certificate inspect FILE` shows the serial number of a certificate",
@@ -344,7 +351,7 @@ func confirm(ctx context.Context, o *options, list *target.List, r *report) erro
 		}
 	}
 	if r.reason.Code == revocation.CertificateHold && o.offline == nil {
-		ui.Warn("only on the CA's host can a hold be lifted: %s", releaseCommand)
+		ui.Warn("a hold can be lifted only on the CA's host: %s", releaseCommand)
 	}
 	return nil
 }
@@ -435,12 +442,4 @@ func connect(ctx context.Context, o *options, r *report, client *tls.Certificate
 		return dryRun{authority: ca, refuse: r.refuseRelease, chosen: o.query.IsSet()}, nil
 	}
 	return ca, nil
-}
-
-// withCommand says how to run this as the user that the CA's database belongs to.
-func withCommand(err error) error {
-	if foreign := (*database.OwnerError)(nil); errors.As(err, &foreign) {
-		return problem.New("%w", err).Hint("run it as that user: %s", sudoCommand(foreign.Owner))
-	}
-	return err
 }

@@ -225,7 +225,7 @@ func (o *options) sameQuestion(h *journal.Header) (target.Query, error) {
 	if question == "" {
 		return target.Query{}, problem.New("the journal %s was started without --where", o.journal).Hint(journal.AnotherHint)
 	}
-	return target.Query{}, problem.New("the journal %s is about another question: --where %s", o.journal, question).Hint(journal.AnotherHint)
+	return target.Query{}, problem.New("the journal %s was started for another query: --where %s", o.journal, question).Hint(journal.AnotherHint)
 }
 
 // checkDatabase makes sure that the database of --where is that of the CA which is

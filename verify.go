@@ -8,6 +8,7 @@ import (
 
 	"github.com/step-plugins/step-revoke-plugin/internal/problem"
 	"github.com/step-plugins/step-revoke-plugin/internal/revocation"
+	"github.com/step-plugins/step-revoke-plugin/internal/target"
 	"github.com/step-plugins/step-revoke-plugin/internal/ui"
 )
 
@@ -35,10 +36,13 @@ func (r *report) verify(ctx context.Context, ca authority) error {
 	if v.evidence, v.err = ca.Evidence(ctx); v.err == nil || errors.Is(v.err, revocation.ErrNoCRL) {
 		has := v.err == nil
 		r.hasCRL = &has
+		if r.records != nil {
+			v.evidence, v.err = recorded{records: r.records, crl: v.evidence, noCRL: v.err}, nil
+		}
 	}
 	if r.options.looksOnly() {
 		unless := revocation.NotListed
-		if r.options.offline != nil {
+		if v.asksDatabase() {
 			unless = revocation.NotRevoked
 		}
 		for i := range r.list.All {
@@ -46,6 +50,11 @@ func (r *report) verify(ctx context.Context, ca authority) error {
 			r.count(o, 1)
 			v.look(ctx, o)
 		}
+	}
+	for i := range r.before {
+		o := &revocation.Outcome{Target: &r.before[i], Answer: revocation.Answer{Status: revocation.AlreadyRevoked}, Time: time.Now().UTC()}
+		r.count(o, 1)
+		v.look(ctx, o)
 	}
 	r.fromJournal = true
 	err := r.journal.Outcomes(r.list, func(o *revocation.Outcome) {
@@ -67,10 +76,13 @@ func (r *report) verify(ctx context.Context, ca authority) error {
 		ui.Good("%s on record as revoked%s", ui.Count(v.found, "certificate is", "certificates are"), holds)
 	}
 	if err == nil && verdict == nil && r.many() && v.released > 0 {
-		ui.Good("%s on record as revoked no more", ui.Count(v.released, "certificate is", "certificates are"))
+		ui.Good("%s no longer on record as revoked", ui.Count(v.released, "certificate is", "certificates are"))
 	}
 	return errors.Join(err, verdict)
 }
+
+// asksDatabase tells whether the CA's database has the answer, and not its CRL alone.
+func (v *verification) asksDatabase() bool { return v.options.offline != nil || v.records != nil }
 
 // look takes over what is on record about one certificate, and writes it. If
 // that cannot be read, a mere look has found out nothing.
@@ -144,9 +156,9 @@ func (v *verification) say(o *revocation.Outcome) {
 	serial := o.Target.Serial
 	if o.Status == revocation.Released {
 		if *o.Verified {
-			ui.Good("serial number %s is on record as revoked no more", serial)
+			ui.Good("serial number %s is no longer on record as revoked", serial)
 		} else {
-			ui.Warn("serial number %s is on record as revoked no more, but may still be in the CRL", serial)
+			ui.Warn("serial number %s is no longer on record as revoked, but may still be in the CRL", serial)
 		}
 		return
 	}
@@ -158,7 +170,7 @@ func (v *verification) say(o *revocation.Outcome) {
 		ui.Good("serial number %s is on record as revoked at %s", serial, describe(o.Record))
 	case o.Record != nil:
 		ui.Warn("serial number %s is on record as revoked at %s, but not in the CRL", serial, describe(o.Record))
-	case o.Verified != nil && v.options.offline != nil:
+	case o.Verified != nil && v.asksDatabase():
 		ui.Warn("serial number %s is not on record as revoked in the CA's database", serial)
 	case o.Verified != nil:
 		ui.Warn("serial number %s is not on record as revoked in the CA's CRL", serial)
@@ -205,6 +217,47 @@ func (v *verification) verdict() error {
 	}
 	return problem.Default(p, problem.Incomplete)
 }
+
+// recorded is the evidence of a look at a CA that is online and whose database was
+// read before: what that had then, and what has come into the CRL since.
+type recorded struct {
+	records
+	crl   revocation.Evidence // nil if there is none
+	noCRL error               // why there is none
+}
+
+// Find returns the record of a certificate, or nil if there is none.
+func (e recorded) Find(ctx context.Context, serial target.Serial) (*revocation.Record, error) {
+	record := e.records[serial]
+	if e.crl == nil {
+		return record, nil
+	}
+	listed, err := e.crl.Find(ctx, serial)
+	if record == nil || err != nil {
+		return listed, err
+	}
+	record.Listed = listed != nil
+	return record, nil
+}
+
+// CRL returns the CA's CRL, or nil if there is none.
+func (e recorded) CRL() *revocation.CRL {
+	if e.crl == nil {
+		return nil
+	}
+	return e.crl.CRL()
+}
+
+// WhyMissing says why a revoked certificate is not in the CRL.
+func (e recorded) WhyMissing() error {
+	if e.crl == nil {
+		return e.noCRL
+	}
+	return e.crl.WhyMissing()
+}
+
+// Cleared is for what a run has released, which no look has.
+func (e recorded) Cleared(target.Serial) error { return nil }
 
 // setReason gives an outcome the reason that is on record: what was read or, if
 // that does not say, what the CA has just confirmed or would be asked to record.

@@ -40,7 +40,7 @@ func (c *Credentials) chooseProvisioner(ctx context.Context, ca CA) (provisioner
 	}
 	i, err := ui.AskChoice(ctx, "--provisioner", "Provisioner", "Which provisioner do you want to use?", labels)
 	if p := (*problem.Problem)(nil); errors.As(err, &p) && problem.Code(err) == problem.Usage {
-		return nil, p.Hint("fitting are: %s", listed(labels))
+		return nil, p.Hint("suitable provisioners: %s", listed(labels))
 	}
 	if err != nil {
 		return nil, err

@@ -162,13 +162,13 @@ func (c *Credentials) unlock(ctx context.Context, data []byte, what string) (*jo
 	}
 	if c.password != nil {
 		if !fits(c.password) {
-			return nil, problem.WithCode(problem.Usage, "the password in %s does not fit %s", c.config.PasswordFile, what)
+			return nil, problem.WithCode(problem.Usage, "the password in %s does not decrypt %s", c.config.PasswordFile, what)
 		}
 		return parsePrivateKey(plain, what)
 	}
 	switch err := ui.AskPassword(ctx, "--provisioner-password-file", "Please enter the password to decrypt "+what, fits); {
 	case errors.Is(err, ui.ErrWrongPassword):
-		return nil, problem.WithCode(problem.Usage, "the password does not fit %s", what)
+		return nil, problem.WithCode(problem.Usage, "the password does not decrypt %s", what)
 	case err != nil:
 		return nil, err
 	}

@@ -155,12 +155,12 @@ func TestPassword(t *testing.T) {
 		text, hint        string
 	}{
 		{name: "right", provisioner: "admin", passwordFile: right},
-		{name: "wrong", provisioner: "admin", passwordFile: wrong, text: "the password in " + wrong + ` does not fit the key of the provisioner "admin"`},
+		{name: "wrong", provisioner: "admin", passwordFile: wrong, text: "the password in " + wrong + ` does not decrypt the key of the provisioner "admin"`},
 		{name: "not handed out", provisioner: "hidden", passwordFile: right, text: `the CA does not hand out the key of the provisioner "hidden"`, hint: "--provisioner-key"},
 		{name: "own key", key: plain},
 		{name: "own key in PEM", key: keyPEM(t, key)},
 		{name: "own key, encrypted", key: encrypted, passwordFile: right},
-		{name: "own key, wrong password", key: encrypted, passwordFile: wrong, early: true, text: "the password in " + wrong + " does not fit the key in FILE"},
+		{name: "own key, wrong password", key: encrypted, passwordFile: wrong, early: true, text: "the password in " + wrong + " does not decrypt the key in FILE"},
 		{name: "public", key: publicJWK, early: true, text: "the key in FILE is not a private key that can be read"},
 		{name: "no key", key: []byte("hunter2"), early: true, text: "the key in FILE is neither a JWK nor a private key in PEM"},
 		{name: "blank", key: []byte(" \n"), early: true, text: "the key in FILE is neither a JWK nor a private key in PEM"},

@@ -28,7 +28,7 @@ const (
 const maxValue = 1 << 20
 
 // errNoValue is what reading any other is.
-var errNoValue = problem.New("the record has no value of at most 1 MiB")
+var errNoValue = problem.New("the record's value is missing, or larger than 1 MiB")
 
 // A Reading says how a database is read.
 type Reading struct {
@@ -262,7 +262,7 @@ const (
 
 // Strays returns how many records of revocations have a key that is no decimal
 // serial number, and the first 10,000 of these keys, each cut after 256 bytes.
-// They revoke nothing: step-ca before 0.22 took any text for a serial number.
+// They revoke nothing: step-ca before 0.22 accepted any text as a serial number.
 func (s *Snapshot) Strays(ctx context.Context) (int, []string, error) {
 	var n int
 	var keys []string

@@ -118,7 +118,7 @@ func (k KeyFile) decrypt(ctx context.Context, data []byte) (key any, err error) 
 	case errors.Is(err, errNotGiven):
 		return k.ask(ctx, data)
 	case encrypted && IsWrongPassword(err):
-		return nil, problem.New("the password in %s does not fit the key in %s", k.PasswordFile, k.File)
+		return nil, problem.New("the password in %s does not decrypt the key in %s", k.PasswordFile, k.File)
 	}
 	return key, err
 }
@@ -131,7 +131,7 @@ func (k KeyFile) ask(ctx context.Context, data []byte) (key any, keyErr error) {
 	})
 	switch {
 	case errors.Is(err, ui.ErrWrongPassword):
-		return nil, problem.New("the password does not fit the key in %s", k.File)
+		return nil, problem.New("the password does not decrypt the key in %s", k.File)
 	case err != nil:
 		return nil, err
 	}

@@ -51,7 +51,7 @@ func TestTypedPassword(t *testing.T) {
 		{"third try", f.encrypted, []string{"guess", f.padded, "right"}, wrong + "|" + wrong + "|a key: true, <nil>"},
 		{"nothing typed", f.encrypted, []string{"", "right"}, wrong + "|a key: true, <nil>"},
 		{"OpenSSH", encryptedKey(t, pemutil.WithOpenSSH(true)), []string{"right"}, "a key: true, <nil>"},
-		{"all wrong", f.encrypted, []string{"guess", "guess", "guess"}, wrong + "|" + wrong + "|" + wrong + "|a key: false, the password does not fit the key in " + f.encrypted},
+		{"all wrong", f.encrypted, []string{"guess", "guess", "guess"}, wrong + "|" + wrong + "|" + wrong + "|a key: false, the password does not decrypt the key in " + f.encrypted},
 		{"Ctrl-C", f.encrypted, []string{"guess", "\x03"}, wrong + "|a key: false, interrupted"},
 		{"Ctrl-D", f.encrypted, []string{"\x04"}, "a key: false, --key-password-file is missing: no answer was given"},
 	} {

@@ -230,7 +230,7 @@ func (j *Journal) Begin(h Header) error {
 		err = j.file.Sync()
 	}
 	if err != nil {
-		return problem.New("making the journal ready: %w", err).Hint("nothing was revoked")
+		return problem.New("preparing the journal: %w", err).Hint("nothing was revoked")
 	}
 	if j.isNew {
 		syncDirectory(filepath.Dir(j.file.Name()))

@@ -63,9 +63,9 @@ func (ca *CA) readKey(ctx context.Context) (key crypto.Signer, why, fatal error)
 	case encrypted && len(password) == 0:
 		return ca.askForKey(ctx)
 	case wrong && ca.password != nil:
-		return nil, nil, problem.New("the password in %s does not fit the CA's key %s", ca.config.PasswordFile, file)
+		return nil, nil, problem.New("the password in %s does not decrypt the CA's key %s", ca.config.PasswordFile, file)
 	case wrong:
-		return nil, fmt.Errorf("the password in %s does not fit the CA's key", ca.config.File), nil
+		return nil, fmt.Errorf("the password in %s does not decrypt the CA's key", ca.config.File), nil
 	}
 	return key, err, nil
 }
@@ -83,7 +83,7 @@ func (ca *CA) askForKey(ctx context.Context) (key crypto.Signer, why, fatal erro
 	})
 	switch {
 	case errors.Is(err, ui.ErrWrongPassword):
-		return nil, nil, problem.New("the password does not fit the CA's key %s", file)
+		return nil, nil, problem.New("the password does not decrypt the CA's key %s", file)
 	case errors.Is(err, problem.ErrInterrupted):
 		return nil, nil, err
 	case err != nil: // nobody can be asked

@@ -49,7 +49,7 @@ func TestWrongPassword(t *testing.T) {
 	}
 	encrypted, plain := write("encrypted", block), write("plain", &pem.Block{Type: "PRIVATE KEY", Bytes: der})
 	broken := write("broken", &pem.Block{Type: "PRIVATE KEY", Bytes: der[1:]})
-	unfit := "the password in FILE does not fit the CA's key " + encrypted
+	unfit := "the password in FILE does not decrypt the CA's key " + encrypted
 	for _, tt := range []struct {
 		key, given, configured string // passwords
 		why, fatal             string
@@ -59,8 +59,8 @@ func TestWrongPassword(t *testing.T) {
 		{key: encrypted, given: padded, fatal: unfit},
 		{key: encrypted, given: "wrong", configured: "right", fatal: unfit},
 		{key: encrypted, configured: "right"},
-		{key: encrypted, configured: "wrong", why: "the password in ca.json does not fit the CA's key"},
-		{key: encrypted, configured: padded, why: "the password in ca.json does not fit the CA's key"},
+		{key: encrypted, configured: "wrong", why: "the password in ca.json does not decrypt the CA's key"},
+		{key: encrypted, configured: padded, why: "the password in ca.json does not decrypt the CA's key"},
 		{key: plain},
 		{key: plain, given: "wrong"},
 		{key: broken, given: "wrong", why: "error parsing " + broken},

@@ -356,7 +356,7 @@ func unknownTarget(serial target.Serial, where string) error {
 	if where != "" {
 		where += ": "
 	}
-	return problem.New("%sthe CA's database knows no certificate with the serial number %s", where, serial).
+	return problem.New("%sthe CA's database has no certificate with the serial number %s", where, serial).
 		Hint("check the number; --allow-unknown accepts it anyway")
 }
 

@@ -194,7 +194,7 @@ func TestUnknown(t *testing.T) {
 		list := f.list()
 		list.Add(target.Serial{19: 7}, nil)
 		err := ca.Open(t.Context(), list)
-		if allowed != (err == nil) || err != nil && err.Error() != "the CA's database knows no certificate with the serial number 7" {
+		if allowed != (err == nil) || err != nil && err.Error() != "the CA's database has no certificate with the serial number 7" {
 			t.Errorf("allowed %t: %v", allowed, err)
 		}
 		if err := ca.Close(t.Context()); err != nil || !ca.Contacted() {
@@ -219,7 +219,7 @@ func TestClient(t *testing.T) {
 	}{
 		{f.leaf, false, ""}, {f.leaf, true, ""},
 		{&forged, false, notIssued}, {&forged, true, notIssued},
-		{other, false, "the CA's database knows no certificate with the serial number "}, {other, true, notIssued},
+		{other, false, "the CA's database has no certificate with the serial number "}, {other, true, notIssued},
 	} {
 		ca := f.prepareFor(t.Context(), t, Config{AllowUnknown: tt.allowed}, &tls.Certificate{Leaf: tt.cert})
 		serial, _ := target.SerialOf(tt.cert.SerialNumber)

@@ -40,7 +40,7 @@ func (ca *CA) Revoke(ctx context.Context, req revocation.Request) revocation.Ans
 		return ca.answer(req.Serial, err)
 	case <-ctx.Done():
 		ca.staleCRL.Store(true) // the revocation may still happen
-		return revocation.Answer{Status: revocation.Unknown, Err: errors.New("no answer of the CA's database"), Next: revocation.Again}
+		return revocation.Answer{Status: revocation.Unknown, Err: errors.New("no answer from the CA's database"), Next: revocation.Again}
 	}
 }
 

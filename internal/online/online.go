@@ -194,7 +194,7 @@ func (c *CA) Evidence(ctx context.Context) (revocation.Evidence, error) {
 		return nil, problem.New("a registration authority has no CRL: %w", r).
 			Hint("its CA makes the CRL: --dry-run --verify shows it, with the --ca-url of the CA itself")
 	case refused && r.status == http.StatusNotFound:
-		return nil, problem.New("%w: %w", revocation.ErrNoCRL, r).Hint(revocation.NoCRLHint)
+		return nil, problem.New("%w %s", revocation.ErrNoCRL, r.identity()).Hint(revocation.NoCRLHint)
 	case err != nil:
 		return nil, err
 	}

@@ -182,8 +182,8 @@ func TestEvidence(t *testing.T) {
 		crl           http.HandlerFunc
 		text, hint    string
 	}{
-		{"none", 201, answerWith(404, `{"status":404,"message":"no CRL available"}`), "the CA has no CRL: no CRL available (HTTP 404", revocation.NoCRLHint},
-		{"none, an older CA", 404, answerWith(404, ""), "the CA has no CRL: Not Found (HTTP 404", revocation.NoCRLHint},
+		{"none", 201, answerWith(404, `{"status":404,"message":"no CRL available"}`), "the CA has no CRL (HTTP 404", revocation.NoCRLHint},
+		{"none, an older CA", 404, answerWith(404, ""), "the CA has no CRL (HTTP 404", revocation.NoCRLHint},
 		{"registration authority", 501, answerWith(404, ""), "a registration authority has no CRL: Not Found (HTTP 404", "with the --ca-url of the CA itself"},
 		{"no answer", 201, answerWith(502, "bad gateway"), "was asked for its CRL and answered: bad gateway (HTTP 502", noStepCA},
 		{"redirect", 201, http.RedirectHandler("/elsewhere", http.StatusFound).ServeHTTP, "answered with a redirect to", "redirects are not followed"},
@@ -228,7 +228,7 @@ func TestFetchRoot(t *testing.T) {
 	for _, tt := range []struct{ sum, text, hint string }{
 		{sum: right},
 		{"0", "has no root certificate with the fingerprint 0: 404 page not found (HTTP 404", fingerprintHint},
-		{"1", "answered what is not JSON", noStepCA},
+		{"1", "answered with something that is not JSON", noStepCA},
 		{"2", "answered with another one", fingerprintHint},
 		{"x" + right[1:], "answered with another one", fingerprintHint},
 	} {

@@ -33,8 +33,11 @@ type refusal struct {
 	retryAfter time.Duration // what the header Retry-After says, or 0
 }
 
-func (r *refusal) Error() string {
-	s := fmt.Sprintf("%s (HTTP %d", r.text, r.status)
+func (r *refusal) Error() string { return r.text + " " + r.identity() }
+
+// identity is what finds the answer in the CA's log.
+func (r *refusal) identity() string {
+	s := fmt.Sprintf("(HTTP %d", r.status)
 	if r.requestID != "" {
 		s += ", request ID " + r.requestID
 	}
@@ -157,10 +160,10 @@ func (r *refusal) withHints() error {
 	case r.status == http.StatusBadRequest && strings.Contains(r.text, "client certificate"):
 		return p.Hint("the CA did not see the certificate: something between here and the CA may end TLS; revoke with a provisioner instead, without --key")
 	case r.status == http.StatusUnauthorized:
-		return p.Hint("the clock here or on the CA may be off").
-			Hint("the host in --ca-url may not be one of the CA's dnsNames").
+		return p.Hint("the token may have been used before: each works once").
 			Hint("the CA may have restarted after the token was made").
-			Hint("the token may have been used before: each works once")
+			Hint("the clock here or on the CA may be off").
+			Hint("the host in --ca-url may not be one of the CA's dnsNames")
 	case r.status == http.StatusNotImplemented:
 		return p.Hint("this CA has no database and cannot revoke: see \"db\" in its ca.json")
 	case r.status >= http.StatusInternalServerError:
@@ -198,7 +201,7 @@ var explanations = []struct {
 	{find[*refusal], "the CA at %[1]s was %[2]s and answered: %[3]w", noStepCA},
 	{find[*redirectError], "the CA at %[1]s was %[2]s and answered with %[3]w",
 		"redirects are not followed, so that a token goes nowhere else: use the CA's own address"},
-	{causeIf(isTimeout), "the CA at %[1]s was %[2]s and did not answer in time", "--timeout gives it more"},
+	{causeIf(isTimeout), "the CA at %[1]s was %[2]s and did not answer in time", "--timeout gives it more time"},
 	{causeIf(has[x509.UnknownAuthorityError]), unreachable,
 		"its certificate does not come from the root that is trusted: if the address is right, --root or --fingerprint names another root"},
 	{causeIf(has[x509.HostnameError]), unreachable, "use a name that is in the CA's certificate (dnsNames in its ca.json)"},
@@ -206,7 +209,7 @@ var explanations = []struct {
 	{causeIf(isPlainText), unreachable, "what listens there does not speak TLS"},
 	{causeIf(isAlert), "the CA at %[1]s refused the connection: %[3]w",
 		"if that is about the certificate in --cert: it has to be one that this CA has issued"},
-	{find[*json.SyntaxError], "the CA at %[1]s was %[2]s and answered what is not JSON: %[3]w", noStepCA},
+	{find[*json.SyntaxError], "the CA at %[1]s was %[2]s and answered with something that is not JSON: %[3]w", noStepCA},
 	{find[*badAnswerError], "the CA at %[1]s was %[2]s, and its answer cannot be used: %[3]w", noStepCA},
 	{causeIf(has[*net.DNSError]), unreachable, "check the host name in --ca-url"},
 	{cause, unreachable, "check that the CA is running and that --ca-url is right; on its host --offline revokes while it is down"},

@@ -46,9 +46,9 @@ func ReadCRL(der []byte, issuers []*x509.Certificate) (*CRL, error) {
 	case !signed:
 		return nil, errors.New("the CRL is not signed by this CA")
 	case l.list.Number == nil || l.list.Number.BitLen() > 20*8:
-		return nil, errors.New("the CRL has no number of at most 20 octets (RFC 5280)")
+		return nil, errors.New("the CRL's number is missing, or longer than 20 octets (RFC 5280)")
 	case now.After(l.list.NextUpdate):
-		return nil, fmt.Errorf("the CRL is out of date since %s", Stamp(l.list.NextUpdate))
+		return nil, fmt.Errorf("the CRL has been out of date since %s", Stamp(l.list.NextUpdate))
 	}
 	if l.scope, err = readScope(l.list); err != nil {
 		return nil, err

@@ -46,7 +46,7 @@ func TestReadCRL(t *testing.T) {
 		wantErr string
 	}{
 		{"good", good, ""},
-		{"out of date", list(ca, key, time.Now().Add(-time.Second)), "the CRL is out of date since 20"},
+		{"out of date", list(ca, key, time.Now().Add(-time.Second)), "the CRL has been out of date since 20"},
 		{"of a namesake", list(namesake, namesakeKey, time.Now().Add(time.Minute)), "the CRL is not signed by this CA"},
 		{"of one that may not sign CRLs", list(&unfitCRLSigner, unfitKey, time.Now().Add(time.Minute)), "the CRL is not signed by this CA"},
 		{"another signature", changed, "the CRL is not signed by this CA"},

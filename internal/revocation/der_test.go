@@ -86,10 +86,10 @@ func TestOddCRL(t *testing.T) {
 			"reading the CRL's entry of serial number 100: x509: unsupported time format"},
 		{"no entry", func(p *parts) { p.entries = []byte("\x02\x01\x64") }, "reading the CRL: it is not a CRL", target.Serial{}, ""},
 		{"half an entry", func(p *parts) { p.entries = p.entries[:len(p.entries)-1] }, "reading the CRL: it is not a CRL", target.Serial{}, ""},
-		{"no CRL number", func(p *parts) { p.after = nil }, "the CRL has no number of at most 20 octets (RFC 5280)", target.Serial{}, ""},
+		{"no CRL number", func(p *parts) { p.after = nil }, "the CRL's number is missing, or longer than 20 octets (RFC 5280)", target.Serial{}, ""},
 		{"a large CRL number", func(p *parts) {
 			p.after = []byte("\xa0\x23\x30\x21\x30\x1f\x06\x03\x55\x1d\x14\x04\x18\x02\x16\x01" + strings.Repeat("\x00", 21))
-		}, "the CRL has no number of at most 20 octets (RFC 5280)", target.Serial{}, ""},
+		}, "the CRL's number is missing, or longer than 20 octets (RFC 5280)", target.Serial{}, ""},
 		{"a large extension", func(p *parts) { p.after = append(p.after[:len(p.after):len(p.after)], make([]byte, maxFrame)...) },
 			"reading the CRL: it has more than names, entries, extensions and a signature", target.Serial{}, ""},
 	} {

@@ -101,7 +101,7 @@ func pemFiles(dir string) (files []string, err error) {
 	}
 	if len(files) == 0 {
 		return nil, problem.New("the directory %s holds no PEM file", dir).
-			Hint("of a directory --from reads *%s, without its subdirectories", strings.Join(pemSuffixes, ", *"))
+			Hint("in a directory --from reads *%s, without its subdirectories", strings.Join(pemSuffixes, ", *"))
 	}
 	slices.Sort(files)
 	return files, nil

@@ -74,6 +74,7 @@ func TestForms(t *testing.T) {
 		{"Serial Number: " + a + " (0x" + hexadecimal + ")", "line 1 is not a serial number", "sed -n 's/.*Serial Number:"},
 		{"Certificate:\n    Data:\n        Serial Number: " + a + " (0x" + hexadecimal + ")", "line 1 is not a serial number", kindHint},
 		{`time="2026-11-26T08:00:00Z" level=info serial=` + a + ` status=201`, "line 1 is not a serial number", "grep -o ' serial=[0-9]*'"},
+		{"Starting, Smallstep CA\n" + `level=info serial=` + a + ` status=201`, "line 2 is not a serial number", "grep -o ' serial=[0-9]*'"},
 		{`"` + a + `"`, "line 1 is not a serial number", "without quotation marks"},
 		{a + " " + b, "line 1 is not a serial number", "one serial number a line"},
 		{"[\n\"" + a + `"]`, "line 1 is not a serial number", "jq -r '.[]'"},

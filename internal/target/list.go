@@ -74,6 +74,9 @@ type form struct {
 	hint string
 }
 
+// logLine matches a line of step-ca's log about a certificate.
+var logLine = regexp.MustCompile(`(^|\s)serial=[0-9]{10,}\s`)
+
 // forms are the forms in which others write serial numbers. The first one counts.
 var forms = []form{
 	{bareHexSerial, "write 0x in front if it is hexadecimal"},
@@ -81,7 +84,7 @@ var forms = []form{
 	{regexp.MustCompile(`^[0-9]*_[0-9_]*$`), noUnderscores},
 	{regexp.MustCompile(`^[0-9]+[.,][0-9]+[eE]\+?[0-9]+$`), "a spreadsheet has rounded this number: format its column as text before the numbers come in"},
 	{regexp.MustCompile(`^serial=[0-9a-fA-F]+$`), serialEquals},
-	{regexp.MustCompile(`(^|\s)serial=[0-9]{10,}\s`), "of step-ca's log, grep NAME FILE | grep -o ' serial=[0-9]*' | cut -d= -f2 prints the serial numbers of a host"},
+	{logLine, "for step-ca's log: grep NAME FILE | grep -o ' serial=[0-9]*' | cut -d= -f2 prints the serial numbers of a host"},
 	{regexp.MustCompile(`(?i)serial ?number: *(0x)?[0-9a-f]`), `only the number belongs there: sed -n 's/.*Serial Number: *\([0-9]*\).*/\1/p' FILE prints it`},
 	{regexp.MustCompile(`^\[`), "JSON of other programs is not read: jq -r '.[]' FILE prints what is in an array, a line each"},
 	{regexp.MustCompile(`^(["'])[^"']*["']$`), "write it without quotation marks"},
@@ -91,7 +94,7 @@ var forms = []form{
 
 // serialEquals is for what openssl x509 -serial prints, and for a word of step-ca's
 // log.
-const serialEquals = "write the number alone: decimal as it is, as step-ca's log has it; hexadecimal behind 0x, as in sed 's/^serial=/0x/' FILE for what openssl prints"
+const serialEquals = "write the number alone: decimal as it is, as step-ca's log has it; hexadecimal with 0x in front, as in sed 's/^serial=/0x/' FILE for what openssl prints"
 
 // hintFor says how to write what a line probably means, without a part of it.
 func hintFor(text string) string {

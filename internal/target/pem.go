@@ -42,11 +42,15 @@ func (r *reader) checkListed(line []byte) {
 	switch {
 	case text == "":
 	case !r.onlyPEM:
-		if _, err := r.parse(text); err != nil {
+		_, err := r.parse(text)
+		if err != nil {
 			r.wrong(err)
 		}
+		if r.log == nil && logLine.MatchString(text) {
+			r.log = err
+		}
 	case len(r.bad) == 0:
-		r.wrong(problem.New("%s is not a PEM file", r.name).Hint("of a directory --from reads PEM files alone: step certificate format turns DER into PEM"))
+		r.wrong(problem.New("%s is not a PEM file", r.name).Hint("in a directory --from reads only PEM files: step certificate format turns DER into PEM"))
 	}
 }
 

@@ -44,6 +44,7 @@ type file struct {
 
 	bad        []error // what is wrong with the first bad lines; with those of prose, if it was to be a list
 	more       int     // how many others are bad
+	log        error   // what is wrong with the first one that is of step-ca's log
 	prose      prose
 	proseBytes int
 	numberLine int   // before the first PEM block, the first line that names a target; or 0
@@ -121,7 +122,7 @@ func (r *reader) take(raw []byte) error {
 	case isBegin(line) && r.state != inObjects:
 		return r.beginBlock(line)
 	case bytes.Contains(line, []byte("-----BEGIN CERTIFICATE")), bytes.Contains(line, []byte("-----END CERTIFICATE")):
-		return r.errorAt(r.line, ": a certificate that does not begin or end on a line of its own").Hint("is there a line break missing?")
+		return r.errorAt(r.line, ": a certificate that does not begin or end on a line of its own").Hint("is a line break missing?")
 	}
 	switch r.state {
 	case inProse, inPEM:
@@ -144,11 +145,13 @@ func (r *reader) wrong(err error) {
 }
 
 // badLines tells the bad lines of a list one by one. Of other text, in which no line
-// looks like a number, the first one is enough.
+// looks like a number, one is enough: step-ca's log begins with lines that tell nothing.
 func (r *reader) badLines() error {
 	switch {
 	case len(r.bad) == 0:
 		return nil
+	case r.log != nil && r.numberLine == 0:
+		return r.log
 	case len(r.bad) == 1, r.numberLine == 0 && r.objects == 0:
 		return r.bad[0]
 	case r.more > 0:

@@ -21,7 +21,7 @@ type record struct {
 
 var (
 	errNoCertificate = errors.New("it is not a certificate")
-	errOtherSerial   = errors.New("it is the certificate with another serial number")
+	errOtherSerial   = errors.New("it is a certificate with another serial number")
 )
 
 // readRecord takes a certificate in DER apart (RFC 5280, section 4.1). What is
