@@ -67,7 +67,7 @@ func section(file, title string) string {
 
 func cmdBlock(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 4 {
-		ts.Fatalf("usage: block DOCUMENT TITLE NUMBER FILE [OLD=NEW...]")
+		ts.Fatalf("usage: block DOCUMENT TITLE NUMBER FILE [OLD=>NEW...]")
 	}
 	list, _ := blocks(args[0])
 	i := slices.IndexFunc(list, func(b block) bool { return b.title == args[1] && strconv.Itoa(b.number) == args[2] })
