@@ -183,10 +183,18 @@
 //	job FILE
 //	    Read the one job in a file of GitHub Actions or GitLab CI, and write each
 //	    of its steps that are shell as a script with the job's variables:
-//	    step1.sh, …; ${{ vars.X }} is $X, ${{ secrets.X }} what the file $X holds.
-//	published
-//	    Let go install find this very module where it looks for modules, so that
-//	    it makes a program in $GOBIN, which is in $PATH.
+//	    step1.sh, …; ${{ vars.X }} and ${{ inputs.X }} are $X, ${{ secrets.X }} what
+//	    the file $X holds.
+//	archive
+//	    Make the archive of a release out of the plugin, whose checksum is $sha256,
+//	    and stand-ins for curl and wget that download it from where releases are.
+//	image
+//	    Lay out the container image that the Dockerfile makes in $WORK/image; the
+//	    files entrypoint and user hold what it says of these.
+//	pod MANIFEST
+//	    Read a manifest with a Job of Kubernetes as strictly as Kubernetes does, and
+//	    write the script pod.sh, which runs the Job's container in the way of a node,
+//	    with that image. What the cluster has is in $WORK/cluster/KIND/NAME.
 //
 // The programs, which run in processes of their own:
 //
@@ -384,11 +392,13 @@ func scriptParams(dir string) testscript.Params {
 			"expired":      cmdExpired,
 			"forged":       cmdForged,
 
-			"block":     cmdBlock,
-			"job":       cmdJob,
-			"parts":     cmdParts,
-			"published": cmdPublished,
-			"systemd":   cmdSystemd,
+			"archive": cmdArchive,
+			"block":   cmdBlock,
+			"image":   cmdImage,
+			"job":     cmdJob,
+			"parts":   cmdParts,
+			"pod":     cmdPod,
+			"systemd": cmdSystemd,
 
 			"amend":      cmdAmend,
 			"contacted":  cmdContacted,

@@ -3,11 +3,10 @@
 package e2e
 
 import (
-	"archive/zip"
+	"cmp"
+	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
@@ -15,13 +14,12 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.yaml.in/yaml/v2"
 )
 
-var placeholder = regexp.MustCompile(`\$\{\{ (vars|secrets)\.(\w+) \}\}`)
+var placeholder = regexp.MustCompile(`\$\{\{ (vars|secrets|inputs)\.(\w+) \}\}`)
 
 func cmdJob(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
@@ -67,114 +65,187 @@ func cmdJob(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-func cmdPublished(ts *testscript.TestScript, neg bool, args []string) {
+func cmdArchive(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) > 0 {
-		ts.Fatalf("usage: published")
+		ts.Fatalf("usage: archive")
 	}
-	env, err := publish()
+	const name, version = "step-revoke-plugin", "1.0.0"
+	archive := fmt.Sprintf("%s_%s_linux_amd64.tar.gz", name, version)
+	bin := ts.MkAbs("bin")
+	ts.Check(os.Mkdir(bin, 0o700))
+	file := filepath.Join(bin, archive)
+	ts.Check(ts.Exec("tar", "-czf", file, "-C", filepath.Dir(ts.Getenv("plugin")), name))
+	ts.Setenv("sha256", fmt.Sprintf("%x", sha256.Sum256([]byte(ts.ReadFile(file)))))
+	url := "https://github.com/step-plugins/step-revoke-plugin/releases/download/v" + version + "/" + archive
+	download := fmt.Sprintf("#!/bin/sh\n[ \"$1 $2\" = \"$options %s\" ] && cp %s .\n", url, shellQuote(file))
+	for program, options := range map[string]string{"curl": "-fsSLO", "wget": "-q"} {
+		text := strings.Replace(download, "$options", options, 1)
+		ts.Check(os.WriteFile(filepath.Join(bin, program), []byte(text), 0o700))
+	}
+	ts.Setenv("PATH", bin+":"+ts.Getenv("PATH"))
+}
+
+// cmdImage lays out what the Dockerfile makes.
+func cmdImage(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) > 0 {
+		ts.Fatalf("usage: image")
+	}
+	text, err := os.ReadFile("../Dockerfile")
 	ts.Check(err)
-	for name, value := range env {
-		ts.Setenv(name, value)
+	files := map[string]string{
+		"$TARGETPLATFORM/step-revoke-plugin": ts.Getenv("plugin"),
+		"LICENSE":                            "../LICENSE",
+		"extras/THIRD-PARTY-NOTICES":         "../LICENSE", // which a release makes
 	}
-	ts.Setenv("PATH", env["GOBIN"]+":"+ts.Getenv("PATH"))
-}
-
-// publish makes a module proxy out of the working tree, and a module cache that
-// shares all other modules with the one in use. It returns the environment for go
-// install. Its flags are those of make build, so that the packages are compiled
-// already.
-var publish = sync.OnceValues(func() (map[string]string, error) {
-	const module, version = "github.com/step-plugins/step-revoke-plugin", "v0.0.1"
-	dir := filepath.Join(sharedDir, "published")
-	proxy := filepath.Join(dir, "proxy", module, "@v")
-	if err := os.MkdirAll(proxy, 0o700); err != nil {
-		return nil, err
-	}
-	goMod, err := os.ReadFile("../go.mod")
-	if err != nil {
-		return nil, err
-	}
-	info, err := json.Marshal(map[string]string{"Version": version, "Time": "2026-01-01T00:00:00Z"})
-	if err != nil {
-		return nil, err
-	}
-	for name, text := range map[string][]byte{"list": []byte(version + "\n"), version + ".info": info, version + ".mod": goMod} {
-		if err := os.WriteFile(filepath.Join(proxy, name), text, 0o600); err != nil {
-			return nil, err
-		}
-	}
-	if err := zipModule(filepath.Join(proxy, version+".zip"), module+"@"+version); err != nil {
-		return nil, err
-	}
-	out, err := exec.Command("go", "env", "-json", "GOMODCACHE", "GOCACHE").Output()
-	if err != nil {
-		return nil, err
-	}
-	env := map[string]string{}
-	if err := json.Unmarshal(out, &env); err != nil {
-		return nil, err
-	}
-	modules, cache := env["GOMODCACHE"], filepath.Join(dir, "mod")
-	for _, deep := range []string{".", "github.com", "cache", "cache/download", "cache/download/github.com"} {
-		if err := linkAll(filepath.Join(modules, deep), filepath.Join(cache, deep)); err != nil {
-			return nil, err
-		}
-	}
-	env["GOMODCACHE"], env["GOBIN"] = cache, filepath.Join(dir, "go", "bin")
-	env["GOPROXY"], env["GOSUMDB"] = "file://"+filepath.Join(dir, "proxy")+",file://"+filepath.Join(modules, "cache", "download"), "off"
-	env["GOFLAGS"], env["CGO_ENABLED"] = "-trimpath -buildvcs=false -modcacherw", "0"
-	return env, nil
-})
-
-// linkAll fills a directory with links to everything in another one, but for
-// the directories on the way to this module.
-func linkAll(from, to string) error {
-	entries, err := os.ReadDir(from)
-	if err != nil {
-		return err
-	}
-	errs := []error{os.MkdirAll(to, 0o700)}
-	for _, e := range entries {
-		switch e.Name() {
-		case "cache", "download", "lock", "github.com", "step-plugins":
+	for line := range strings.Lines(string(text)) {
+		words := strings.Fields(line)
+		switch {
+		case len(words) == 0 || words[0] == "#" || words[0] == "ARG" || line == "FROM scratch\n":
+		case words[0] == "COPY":
+			to := filepath.Join(ts.MkAbs("image"), words[len(words)-1])
+			ts.Check(os.MkdirAll(to, 0o755))
+			for _, from := range words[1 : len(words)-1] {
+				ts.Check(copyFile(files[from], filepath.Join(to, filepath.Base(from))))
+			}
+		case words[0] == "USER":
+			ts.Check(os.WriteFile(ts.MkAbs("user"), []byte(words[1]), 0o600))
+		case words[0] == "ENTRYPOINT":
+			var entry []string
+			ts.Check(json.Unmarshal([]byte(strings.TrimPrefix(line, words[0])), &entry))
+			ts.Check(os.WriteFile(ts.MkAbs("entrypoint"), []byte(strings.Join(entry, " ")), 0o600))
 		default:
-			errs = append(errs, os.Symlink(filepath.Join(from, e.Name()), filepath.Join(to, e.Name())))
+			ts.Fatalf("the Dockerfile has something new: %s", line)
 		}
 	}
-	return errors.Join(errs...)
 }
 
-// zipModule makes a module's archive of the files that the program is built of.
-func zipModule(file, prefix string) error {
-	root := os.DirFS("..")
-	files := []string{"go.mod", "go.sum", "LICENSE"}
-	for _, pattern := range []string{"*.go", "internal/*/*.go"} {
-		sources, err := fs.Glob(root, pattern)
-		if err != nil {
-			return err
-		}
-		files = append(files, sources...)
-	}
-	f, err := os.Create(file)
+func copyFile(from, to string) error {
+	info, err := os.Stat(from)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	z := zip.NewWriter(f)
-	for _, name := range files {
-		text, err := fs.ReadFile(root, name)
-		if err != nil {
-			return err
-		}
-		w, err := z.Create(prefix + "/" + name)
-		if err != nil {
-			return err
-		}
-		if _, err := w.Write(text); err != nil {
-			return err
+	text, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, text, info.Mode())
+}
+
+// A job is what the tests use of a Job of Kubernetes.
+type job struct {
+	Kind     string
+	Metadata struct{ Name string }
+	Spec     struct {
+		Template struct {
+			Spec struct {
+				SecurityContext struct{ RunAsUser, RunAsGroup, FSGroup int }
+				Containers      []struct {
+					Image string
+					Args  []string
+					Env   []struct {
+						Name      string
+						ValueFrom struct{ SecretKeyRef struct{ Name, Key string } }
+					}
+					VolumeMounts []struct {
+						Name, MountPath string
+						ReadOnly        bool
+					}
+				}
+				Volumes []volume
+			}
 		}
 	}
-	return z.Close()
+}
+
+type volume struct {
+	Name   string
+	Secret struct {
+		SecretName  string
+		DefaultMode int
+	}
+	ConfigMap             struct{ Name string }
+	PersistentVolumeClaim struct{ ClaimName string }
+}
+
+// mode returns the mode of the files.
+func (v volume) mode() int { return cmp.Or(v.Secret.DefaultMode, 0o644) }
+
+// source returns the directory that stands for what a volume has in it.
+func (v volume) source() string {
+	switch {
+	case v.Secret.SecretName != "":
+		return filepath.Join("cluster", "Secret", v.Secret.SecretName)
+	case v.ConfigMap.Name != "":
+		return filepath.Join("cluster", "ConfigMap", v.ConfigMap.Name)
+	}
+	return filepath.Join("cluster", "PersistentVolumeClaim", v.PersistentVolumeClaim.ClaimName)
+}
+
+func cmdPod(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: pod MANIFEST")
+	}
+	run := exec.Command("go", "run", "-C", "../tools/kubernetes", ".")
+	run.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-trimpath -buildvcs=false")
+	run.Stdin = strings.NewReader(ts.ReadFile(args[0]))
+	var stderr strings.Builder
+	run.Stderr = &stderr
+	objects, err := run.Output()
+	if err != nil {
+		ts.Fatalf("%s: %v\n%s", args[0], err, &stderr)
+	}
+	for line := range strings.Lines(string(objects)) {
+		var j job
+		ts.Check(json.Unmarshal([]byte(line), &j))
+		if j.Kind == "Job" {
+			ts.Check(os.WriteFile(ts.MkAbs("pod.sh"), []byte(j.script(ts)), 0o600))
+			return
+		}
+		ts.Check(os.MkdirAll(ts.MkAbs(filepath.Join("cluster", j.Kind, j.Metadata.Name)), 0o700))
+	}
+	ts.Fatalf("there is no Job")
+}
+
+// script returns a shell script that does what a node does for the Job's pod. Files of
+// a volume are links into a directory ..data, and belong to its group.
+func (j job) script(ts *testscript.TestScript) string {
+	var text strings.Builder
+	say := func(format string, a ...any) { fmt.Fprintf(&text, format+"\n", a...) }
+	pod := j.Spec.Template.Spec
+	if len(pod.Containers) != 1 {
+		ts.Fatalf("the pod has %d containers", len(pod.Containers))
+	}
+	container := pod.Containers[0]
+	say("set -e\nrm -rf root volumes\ncp -R image root")
+	for _, v := range pod.Volumes {
+		from := shellQuote(v.source())
+		if v.PersistentVolumeClaim.ClaimName != "" {
+			say("chgrp %d %s\nchmod 2770 %[2]s\nmkdir -p volumes\nln -s ../%[2]s volumes/%[3]s", pod.SecurityContext.FSGroup, from, v.Name)
+			continue
+		}
+		say("mkdir -p volumes/%s/..data\ncp %s/* volumes/%[1]s/..data", v.Name, from)
+		say("(cd volumes/%s; chgrp -R %d .; chmod %o ..data/*; ln -s ..data/* .)", v.Name, pod.SecurityContext.FSGroup, v.mode())
+	}
+	say("exec unshare -m sh -es %s <<'END'", shellQuote(fmt.Sprintf("%d:%d", pod.SecurityContext.RunAsUser, pod.SecurityContext.RunAsGroup)))
+	say("mount --bind root root")
+	for _, m := range container.VolumeMounts {
+		say("mkdir -p root%s\nmount --bind \"$(readlink -f volumes/%s)\" root%[1]s", m.MountPath, m.Name)
+		if m.ReadOnly {
+			say("mount -o remount,bind,ro root%s", m.MountPath)
+		}
+	}
+	say("mount -o remount,bind,ro root")
+	words := []string{"exec", "env", "-i"}
+	for _, e := range container.Env {
+		secret := ts.ReadFile(filepath.Join("cluster", "Secret", e.ValueFrom.SecretKeyRef.Name, e.ValueFrom.SecretKeyRef.Key))
+		words = append(words, e.Name+"="+shellQuote(secret))
+	}
+	words = append(words, `"$(command -v chroot)"`, `--userspec="$1"`, fmt.Sprintf("--groups=%d", pod.SecurityContext.FSGroup), "root", "$(cat entrypoint)")
+	for _, arg := range container.Args {
+		words = append(words, shellQuote(arg))
+	}
+	say("%s\nEND", strings.Join(words, " "))
+	return text.String()
 }
 
 // shellQuote makes a value one word of a shell script.
