@@ -191,7 +191,7 @@
 //	image
 //	    Lay out the container image that the Dockerfile makes in $WORK/image; the
 //	    files entrypoint and user hold what it says of these.
-//	pod MANIFEST
+//	[!] pod MANIFEST
 //	    Read a manifest with a Job of Kubernetes as strictly as Kubernetes does, and
 //	    write the script pod.sh, which runs the Job's container in the way of a node,
 //	    with that image. What the cluster has is in $WORK/cluster/KIND/NAME.

@@ -162,6 +162,7 @@ type volume struct {
 	Secret struct {
 		SecretName  string
 		DefaultMode int
+		Items       []struct{ Key string }
 	}
 	ConfigMap             struct{ Name string }
 	PersistentVolumeClaim struct{ ClaimName string }
@@ -169,6 +170,14 @@ type volume struct {
 
 // mode returns the mode of the files.
 func (v volume) mode() int { return cmp.Or(v.Secret.DefaultMode, 0o644) }
+
+// keys returns a pattern of a shell for the files.
+func (v volume) keys() string {
+	if len(v.Secret.Items) == 0 {
+		return "*"
+	}
+	return v.Secret.Items[0].Key
+}
 
 // source returns the directory that stands for what a volume has in it.
 func (v volume) source() string {
@@ -182,8 +191,8 @@ func (v volume) source() string {
 }
 
 func cmdPod(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 1 {
-		ts.Fatalf("usage: pod MANIFEST")
+	if len(args) != 1 {
+		ts.Fatalf("usage: [!] pod MANIFEST")
 	}
 	run := exec.Command("go", "run", "-C", "../tools/kubernetes", ".")
 	run.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-trimpath -buildvcs=false")
@@ -191,7 +200,13 @@ func cmdPod(ts *testscript.TestScript, neg bool, args []string) {
 	var stderr strings.Builder
 	run.Stderr = &stderr
 	objects, err := run.Output()
-	if err != nil {
+	switch {
+	case neg && err == nil:
+		ts.Fatalf("%s is a good manifest", args[0])
+	case neg:
+		fmt.Fprint(ts.Stderr(), &stderr)
+		return
+	case err != nil:
 		ts.Fatalf("%s: %v\n%s", args[0], err, &stderr)
 	}
 	for line := range strings.Lines(string(objects)) {
@@ -223,7 +238,7 @@ func (j job) script(ts *testscript.TestScript) string {
 			say("chgrp %d %s\nchmod 2770 %[2]s\nmkdir -p volumes\nln -s ../%[2]s volumes/%[3]s", pod.SecurityContext.FSGroup, from, v.Name)
 			continue
 		}
-		say("mkdir -p volumes/%s/..data\ncp %s/* volumes/%[1]s/..data", v.Name, from)
+		say("mkdir -p volumes/%s/..data\ncp %s/%s volumes/%[1]s/..data", v.Name, from, v.keys())
 		say("(cd volumes/%s; chgrp -R %d .; chmod %o ..data/*; ln -s ..data/* .)", v.Name, pod.SecurityContext.FSGroup, v.mode())
 	}
 	say("exec unshare -m sh -es %s <<'END'", shellQuote(fmt.Sprintf("%d:%d", pod.SecurityContext.RunAsUser, pod.SecurityContext.RunAsGroup)))

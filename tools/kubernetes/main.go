@@ -6,7 +6,7 @@ package main
 
 import (
 	"bufio"
-	"encoding/json"
+	stdjson "encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +16,7 @@ import (
 	core "k8s.io/api/core/v1"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	documents "k8s.io/apimachinery/pkg/util/yaml"
+	"sigs.k8s.io/json" // which takes no field in other case
 	"sigs.k8s.io/yaml"
 )
 
@@ -39,7 +40,7 @@ func convert(in io.Reader, out io.Writer) error {
 		if err != nil {
 			return err
 		}
-		if err := json.NewEncoder(out).Encode(object); err != nil {
+		if err := stdjson.NewEncoder(out).Encode(object); err != nil {
 			return err
 		}
 	}
@@ -59,5 +60,10 @@ func decode(text []byte) (any, error) {
 	default:
 		return nil, fmt.Errorf("%s of %s is none of the kinds that are known here", kind.Kind, kind.APIVersion)
 	}
-	return object, yaml.UnmarshalStrict(text, object)
+	values, err := yaml.YAMLToJSONStrict(text)
+	if err != nil {
+		return nil, err
+	}
+	strict, err := json.UnmarshalStrict(values, object)
+	return object, errors.Join(append(strict, err)...)
 }
