@@ -80,7 +80,7 @@ func (e *evidence) WhyMissing() error {
 	if e.noCRL != nil {
 		return e.noCRL
 	}
-	return problem.New("the CRL in the CA's database, number %s, does not have it", e.crl.Number()).Hint("%s", e.ca.crlHint())
+	return problem.New("not in the CRL in the CA's database, number %s", e.crl.Number()).Hint("%s", e.ca.crlHint())
 }
 
 // Cleared returns nil if there is no CRL, or if it does not have a certificate.

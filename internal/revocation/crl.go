@@ -122,7 +122,7 @@ func (l *CRL) Number() string {
 
 // WhyMissing says that the certificate is not in this CRL yet.
 func (l *CRL) WhyMissing() error {
-	return problem.New("the CA's CRL, number %s, does not have it yet", l.Number()).
+	return problem.New("not yet in the CA's CRL, number %s", l.Number()).
 		Hint("the CA makes its next CRL by %s; --dry-run --verify looks again", Stamp(l.list.NextUpdate))
 }
 
