@@ -71,10 +71,12 @@ func cmdArchive(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	const name, version = "step-revoke-plugin", "1.0.0"
 	archive := fmt.Sprintf("%s_%s_linux_amd64.tar.gz", name, version)
+	dir, err := released()
+	ts.Check(err)
 	bin := ts.MkAbs("bin")
 	ts.Check(os.Mkdir(bin, 0o700))
 	file := filepath.Join(bin, archive)
-	ts.Check(ts.Exec("tar", "-czf", file, "-C", filepath.Dir(ts.Getenv("plugin")), name))
+	ts.Check(ts.Exec("tar", "-czf", file, "-C", dir, name))
 	ts.Setenv("sha256", fmt.Sprintf("%x", sha256.Sum256([]byte(ts.ReadFile(file)))))
 	url := "https://github.com/step-plugins/step-revoke-plugin/releases/download/v" + version + "/" + archive
 	download := fmt.Sprintf("#!/bin/sh\n[ \"$1 $2\" = \"$options %s\" ] && cp %s .\n", url, shellQuote(file))
@@ -92,8 +94,10 @@ func cmdImage(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	text, err := os.ReadFile("../Dockerfile")
 	ts.Check(err)
+	dir, err := released() // that with the race detector is not static
+	ts.Check(err)
 	files := map[string]string{
-		"$TARGETPLATFORM/step-revoke-plugin": ts.Getenv("plugin"),
+		"$TARGETPLATFORM/step-revoke-plugin": filepath.Join(dir, "step-revoke-plugin"),
 		"LICENSE":                            "../LICENSE",
 		"extras/THIRD-PARTY-NOTICES":         "../LICENSE", // which a release makes
 	}
