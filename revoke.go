@@ -255,7 +255,8 @@ func openJournal(ctx context.Context, o *options, list *target.List, reason revo
 		return nil, err
 	}
 	found := j.Found()
-	if found.OtherTargets && !o.query.IsSet() {
+	// A list that has only grown is no other.
+	if found.OtherTargets && !o.query.IsSet() && (found.Strays || len(list.All) < found.Header.Targets) {
 		ui.Warn("the journal was started for a different list of certificates")
 	}
 	if found.Damaged > 0 {

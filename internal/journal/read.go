@@ -83,6 +83,9 @@ func (e *entry) read(line []byte) (target.Serial, error) {
 // of this run.
 func (j *Journal) markDone(e *entry, serial target.Serial, list *target.List) {
 	t, found := list.Find(serial)
+	if !found {
+		j.found.Strays = true
+	}
 	if !found || t.Done || !e.Status.Done() {
 		return
 	}
