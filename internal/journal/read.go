@@ -41,6 +41,7 @@ func (j *Journal) load(ctx context.Context, list *target.List, agree func(*Heade
 		j.end, j.found.Damaged, damaged = end, j.found.Damaged+damaged, 0
 		return nil
 	})
+	list.DropIndex() // the digest takes as much memory as the index of a million targets
 	if header := j.found.Header; err == nil && header != nil {
 		j.found.OtherTargets = header.TargetsDigest != list.Digest()
 	}
@@ -171,18 +172,18 @@ func (j *Journal) Outcomes(list *target.List, each func(*revocation.Outcome)) er
 	if j == nil || j.found.Done == 0 {
 		return nil
 	}
-	index := make(map[target.Serial]*target.Target, j.found.Done) // the list's own is gone by now
+	index := make(map[target.Serial]uint32, j.found.Done) // of list.All; the list's own is gone by now
 	for i := range list.All {
 		if t := &list.All[i]; t.Done {
-			index[t.Serial] = t
+			index[t.Serial] = uint32(i)
 		}
 	}
 	err := j.lines(context.Background(), func(line []byte, number int, _ int64) error {
 		var e entry
 		serial, err := e.read(line)
-		if t := index[serial]; number > 1 && err == nil && t != nil && e.Status.Done() {
+		if i, found := index[serial]; number > 1 && err == nil && found && e.Status.Done() {
 			delete(index, serial)
-			each(outcome(t, &e))
+			each(outcome(&list.All[i], &e))
 		}
 		return nil
 	})
