@@ -50,6 +50,7 @@ type report struct {
 	kept         []*revocation.Outcome                // what --verify may still change
 	fromJournal  bool                                 // what the journal had is written to standard output
 	columns      []column                             // of the table of a dry run
+	upright      bool                                 // the table is too wide: each row is some lines
 	watch        *crlWatch                            // of a large batch; nil if there is nothing to watch
 	interrupted  bool                                 // a signal has ended the batch
 	hasCRL       *bool                                // whether the CA has one; nil if that is not known

@@ -73,9 +73,35 @@ func (r *report) writeRow(o *revocation.Outcome) error {
 		}
 	}
 	if head {
+		r.upright = r.tableWidth() > ui.Columns() && ui.Columns() > 0
+	}
+	switch {
+	case r.upright:
+		return ui.Print(r.lines(cells))
+	case head:
 		return ui.Print(r.row(titles) + r.row(cells))
 	}
 	return ui.Print(r.row(cells))
+}
+
+// tableWidth is how wide the first row is.
+func (r *report) tableWidth() int {
+	width := -len("  ")
+	for _, c := range r.columns {
+		width += c.width + len("  ")
+	}
+	return width
+}
+
+// lines writes a row as lines, for a terminal on which it would be wrapped.
+func (r *report) lines(cells []string) string {
+	var b strings.Builder
+	for i, cell := range cells {
+		if cell != "" {
+			fmt.Fprintf(&b, "%-13s  %s\n", r.columns[i].title, cell)
+		}
+	}
+	return b.String() + "\n"
 }
 
 // fit makes a column as wide as what is known before the first row is written: the

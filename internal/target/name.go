@@ -103,6 +103,9 @@ func dns(text string) (name, error) {
 	if err != nil || canonical == "" {
 		return name{}, problem.New("%.64q is not a DNS name", text)
 	}
+	if _, err := netip.ParseAddr(canonical); err == nil {
+		return name{}, problem.New("%.64q is not a DNS name", text).Hint("the IP address is %.64s", canonical)
+	}
 	return name{tag: dnsName, canonical: canonical, canon: canonicalDNS, text: canonical, part: []byte(canonical)}, nil
 }
 

@@ -25,7 +25,7 @@ var errNoObject = errors.New("not a JSON object")
 // the keys of the struct as they are, passes over all others, and refuses a key
 // that is there twice. Its errors do not show what is in the line.
 func ReadObject(line []byte, v any) error {
-	line = bytes.TrimSpace(line)
+	line = bytes.Trim(line, " \t\r\n") // RFC 8259, section 2
 	if len(line) == 0 || line[0] != '{' || !json.Valid(line) {
 		return errNoObject
 	}

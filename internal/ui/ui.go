@@ -104,6 +104,16 @@ func Print(text string) error {
 	return stderr.above(func() error { _, err := fmt.Fprint(stdout, text); return err })
 }
 
+// Columns returns how wide the terminal is that standard output is, or 0 if that is
+// none.
+func Columns() int {
+	width, _, err := term.GetSize(int(os.Stdout.Fd()))
+	if err != nil {
+		return 0
+	}
+	return width
+}
+
 // StdinIsTerminal tells whether a person types what is read from standard input.
 func StdinIsTerminal() bool { return term.IsTerminal(int(os.Stdin.Fd())) }
 
