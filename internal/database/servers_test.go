@@ -332,8 +332,8 @@ func stuckProxy(t *testing.T, address string, bytes int64) string {
 // serverHangs reads from a server that stops in the middle.
 func serverHangs(t *testing.T, kind, address string) {
 	filledServer(t, kind, address, "hangs", 1000)
-	how := Reading{Beside: true, Quiet: true, Timeout: 300 * time.Millisecond}
-	want := "the CA's database server did not answer within 300ms"
+	how := Reading{Beside: true, Quiet: true, Timeout: 2 * time.Second}
+	want := "the CA's database server did not answer within 2s"
 	s, err := Read(t.Context(), serverConfig(kind, stuckProxy(t, address, 300_000), "hangs"), how)
 	if err != nil {
 		t.Fatal(err)
