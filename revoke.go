@@ -133,8 +133,12 @@ func carryOut(ctx context.Context, o *options, ca authority, credentials *author
 		if err := r.begin(proof.String()); err != nil {
 			return err
 		}
-		stop := r.watchCRL(ctx, ca)
+		stop, untune := r.watchCRL(ctx, ca), func() {}
+		if r.many() && !o.dryRun {
+			untune = batch.Tune(o.batch.InProcess)
+		}
 		stopped = r.end(batch.Run(ctx, pace(o, ca, r), ca, proof, list, r))
+		untune()
 		stop()
 	}
 	if o.verify {
@@ -152,9 +156,6 @@ func pace(o *options, ca authority, r *report) batch.Config {
 		return c
 	}
 	c.Concurrency = ca.Concurrency(c.Concurrency)
-	if r.many() {
-		batch.Tune(c.InProcess)
-	}
 	return c
 }
 
