@@ -21,7 +21,7 @@ func inFiles(t *testing.T, test func(*testing.T, *DB)) {
 			if err := create(cfg); err != nil {
 				t.Fatal(err)
 			}
-			opened, err := Open(cfg, true)
+			opened, err := Open(cfg, false) // quiet, it changes os.Stderr for all
 			if err != nil {
 				t.Fatal(err)
 			}
