@@ -114,7 +114,7 @@ func TestHelp(t *testing.T) {
 func TestSeconds(t *testing.T) {
 	t.Parallel()
 	var docs []byte
-	for _, name := range []string{"docs/guide.md", "docs/output.md"} {
+	for _, name := range []string{"README.md", "docs/guide.md", "docs/output.md"} {
 		text, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
