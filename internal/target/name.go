@@ -106,6 +106,11 @@ func dns(text string) (name, error) {
 	if _, err := netip.ParseAddr(canonical); err == nil {
 		return name{}, problem.New("%.64q is not a DNS name", text).Hint("the IP address is %.64s", canonical)
 	}
+	if canonical != text { // which may have turned into a name of another type: U+FF20 becomes @
+		if again, err := parseName(canonical); err != nil || again.tag != dnsName {
+			return name{}, problem.New("%.64q is not a DNS name", text)
+		}
+	}
 	return name{tag: dnsName, canonical: canonical, canon: canonicalDNS, text: canonical, part: []byte(canonical)}, nil
 }
 
