@@ -103,12 +103,9 @@ func dns(text string) (name, error) {
 	if err != nil || canonical == "" {
 		return name{}, problem.New("%.64q is not a DNS name", text)
 	}
-	if _, err := netip.ParseAddr(canonical); err == nil {
-		return name{}, problem.New("%.64q is not a DNS name", text).Hint("the IP address is %.64s", canonical)
-	}
-	if canonical != text { // which may have turned into a name of another type: U+FF20 becomes @
+	if canonical != text { // perhaps a name of another type: a dot behind an IP address is gone, U+FF20 is an @
 		if again, err := parseName(canonical); err != nil || again.tag != dnsName {
-			return name{}, problem.New("%.64q is not a DNS name", text)
+			return name{}, problem.New("%.64q is not a DNS name", text).Hint("it means %.64q, which is none", canonical)
 		}
 	}
 	return name{tag: dnsName, canonical: canonical, canon: canonicalDNS, text: canonical, part: []byte(canonical)}, nil
