@@ -256,8 +256,7 @@ func openJournal(ctx context.Context, o *options, list *target.List, reason revo
 		return nil, err
 	}
 	found := j.Found()
-	// A list that has only grown is no other.
-	if found.OtherTargets && !o.query.IsSet() && (found.Strays || len(list.All) < found.Header.Targets) {
+	if found.OtherTargets && !o.query.IsSet() {
 		ui.Warn("the journal was started for a different list of certificates")
 	}
 	if found.Damaged > 0 {
@@ -266,7 +265,7 @@ func openJournal(ctx context.Context, o *options, list *target.List, reason revo
 	if found.Header == nil {
 		return j, nil
 	}
-	if more := len(list.All) - found.Header.Targets; found.OtherTargets && o.query.IsSet() && more > 0 {
+	if more := len(list.All) - found.Header.Targets; o.query.IsSet() && more > 0 {
 		ui.Warn("%s now than when the journal was started", ui.Count(more, "more certificate matches", "more certificates match"))
 	} else if found.OtherTargets && o.query.IsSet() {
 		ui.Warn("other certificates match now than when the journal was started")

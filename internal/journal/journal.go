@@ -78,8 +78,7 @@ type Found struct {
 	Header       *Header   // nil if nothing was in it
 	Done         int       // targets that it says are revoked, or released
 	Since        time.Time // when the first of them was
-	OtherTargets bool      // it was begun for another list of targets
-	Strays       bool      // it has outcomes of others than these targets
+	OtherTargets bool      // it was begun for another list of targets, and not for a part of this one
 	Damaged      int       // lines that were passed over: a power failure has left gaps in them
 }
 

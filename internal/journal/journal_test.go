@@ -70,6 +70,35 @@ func revoked(serial, time string) *revocation.Object {
 	return &revocation.Object{Serial: serial, Status: revocation.Revoked, Attempts: 2, Time: time, RequestID: "id-" + serial, AuthorizedBy: "nobody"}
 }
 
+// TestOtherTargets shows which lists are others than the one that a journal was begun
+// for: not one that has only grown.
+func TestOtherTargets(t *testing.T) {
+	t.Parallel()
+	name := filepath.Join(t.TempDir(), "journal")
+	fill(t, name, listOf(t, "1", "2", "3"), revoked("2", "2026-01-02T03:04:05Z"))
+	for _, tt := range []struct {
+		serials []string
+		want    bool
+	}{
+		{[]string{"3", "2", "1"}, false},
+		{[]string{"1", "2", "3", "4"}, false},
+		{[]string{"1", "2"}, true},
+		{[]string{"2", "3", "4"}, true},
+		{[]string{"1", "3", "4", "5"}, true},
+	} {
+		j, err := Open(t.Context(), name, true, listOf(t, tt.serials...), agreed, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := j.Found().OtherTargets; got != tt.want {
+			t.Errorf("%v: %t, want %t", tt.serials, got, tt.want)
+		}
+		if err := j.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestResume goes on with a journal of a run that came half way.
 func TestResume(t *testing.T) {
 	t.Parallel()
@@ -87,7 +116,7 @@ func TestResume(t *testing.T) {
 		t.Fatal(err)
 	}
 	found := j.Found()
-	if found.Done != 2 || found.Since != time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) || !found.OtherTargets || found.Header == nil ||
+	if found.Done != 2 || found.Since != time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) || found.OtherTargets || found.Header == nil ||
 		!reflect.DeepEqual(*found.Header, Header{Journal: 1, CA: "https://ca", Root: "f00", Targets: 4, TargetsDigest: listOf(t, "4", "3", "2", "1").Digest()}) {
 		t.Errorf("found %+v, header %+v", found, found.Header)
 	}

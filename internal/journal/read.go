@@ -21,6 +21,7 @@ var start = fmt.Appendf(nil, `{"journal":%d,`, version)
 // what a power failure has left behind that is no line.
 func (j *Journal) load(ctx context.Context, list *target.List, agree func(*Header) error) error {
 	damaged := 0 // lines since the last whole one
+	strays := false
 	err := j.lines(ctx, func(line []byte, number int, end int64) error {
 		switch {
 		case line == nil:
@@ -36,14 +37,19 @@ func (j *Journal) load(ctx context.Context, list *target.List, agree func(*Heade
 			if err != nil {
 				return problem.New("%s, line %d is not a line of a journal", j.file.Name(), number).Hint(AnotherHint)
 			}
-			j.markDone(&e, serial, list)
+			if t, found := list.Find(serial); found {
+				j.markDone(&e, t)
+			} else {
+				strays = true
+			}
 		}
 		j.end, j.found.Damaged, damaged = end, j.found.Damaged+damaged, 0
 		return nil
 	})
 	list.DropIndex() // the digest takes as much memory as the index of a million targets
 	if header := j.found.Header; err == nil && header != nil {
-		j.found.OtherTargets = header.TargetsDigest != list.Digest()
+		grown := len(list.All) > header.Targets && !strays
+		j.found.OtherTargets = !grown && header.TargetsDigest != list.Digest()
 	}
 	return err
 }
@@ -80,14 +86,9 @@ func (e *entry) read(line []byte) (target.Serial, error) {
 	return target.ParseSerial(e.Serial)
 }
 
-// markDone marks the target as done that an entry says is revoked, if it is one
-// of this run.
-func (j *Journal) markDone(e *entry, serial target.Serial, list *target.List) {
-	t, found := list.Find(serial)
-	if !found {
-		j.found.Strays = true
-	}
-	if !found || t.Done || !e.Status.Done() {
+// markDone marks a target as done if its entry says that it is.
+func (j *Journal) markDone(e *entry, t *target.Target) {
+	if t.Done || !e.Status.Done() {
 		return
 	}
 	t.Done = true
