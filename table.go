@@ -73,7 +73,8 @@ func (r *report) writeRow(o *revocation.Outcome) error {
 		}
 	}
 	if head {
-		r.upright = r.tableWidth() > ui.Columns() && ui.Columns() > 0
+		width := ui.Columns()
+		r.upright = 0 < width && width < r.tableWidth()
 	}
 	switch {
 	case r.upright:

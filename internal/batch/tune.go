@@ -14,9 +14,9 @@ import (
 // with Badger are 3 to 5 % faster.
 //
 // Online, one processor signs and sends some 6,000 revocations a second, about what a
-// CA with four of them can take. With fewer processors threads hardly wait for each
-// other: 18 % less CPU time. A small heap has the collector run all the time; some
-// room for it saves 7 %.
+// CA with four of them can take. With fewer processors threads wake each other less:
+// 18 % less CPU time. A small heap has the collector run all the time; some room for
+// it saves 7 %.
 func Tune(inProcess bool) (untune func()) {
 	before := runtime.GOMAXPROCS(0)
 	if inProcess {
