@@ -1,7 +1,9 @@
 package main
 
 import (
+	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -104,3 +106,16 @@ func TestBlackBox(t *testing.T) {
 }
 
 func contains(words, word string) bool { return slices.Contains(strings.Fields(words), word) }
+
+// TestInstall makes sure that go install takes the module: it refuses one that replaces
+// or excludes others (go help install).
+func TestInstall(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if word := regexp.MustCompile(`(?m)^(replace|exclude)\b`).Find(text); word != nil {
+		t.Errorf("go.mod has %q", word)
+	}
+}
